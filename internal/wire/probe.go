@@ -1,0 +1,110 @@
+package wire
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"bodkin/peer"
+
+	"github.com/pion/stun/v3"
+)
+
+// TransactionID is the nonce of a probe: drawn at random, and a route counts
+// only when it came back.
+type TransactionID = [stun.TransactionIDSize]byte
+
+// ProbeKeys are what two peers authenticate the probes of one introduction
+// with. The two directions have their own keys: one's own probe, sent back by a
+// router or by a stranger with the peer's private address, does not verify.
+type ProbeKeys struct {
+	Session [8]byte // names the introduction
+	Ours    Integrity
+	Theirs  Integrity
+}
+
+// NewProbeKeys derives the keys of the introduction that the session nonce was
+// drawn for.
+func NewProbeKeys(s peer.Secret, nonce [32]byte, self, other peer.ID) ProbeKeys {
+	first, second := self, other
+	if string(other[:]) < string(self[:]) {
+		first, second = other, self
+	}
+	session := s.Key(nonce[:], "probe session", first[:], second[:])
+	return ProbeKeys{
+		Session: [8]byte(session[:8]),
+		Ours:    Integrity(s.Key(nonce[:], "probe", self[:], other[:])),
+		Theirs:  Integrity(s.Key(nonce[:], "probe", other[:], self[:])),
+	}
+}
+
+// Probe is a parsed probe or its answer.
+type Probe struct {
+	ID       TransactionID
+	Answer   bool
+	Session  [8]byte
+	Sequence uint64         // of a probe; answers have none
+	Mapped   netip.AddrPort // of an answer: where the probe came from
+	message  *stun.Message
+}
+
+// AppendProbe builds a probe: a Binding request of SESSION, SEQUENCE and
+// MESSAGE-INTEGRITY-SHA256, 80 bytes.
+func (k *ProbeKeys) AppendProbe(b []byte, id TransactionID, sequence uint64) []byte {
+	m := newMessage(stun.BindingRequest, id)
+	m.Add(AttrSession, k.Session[:])
+	m.Add(AttrSequence, binary.BigEndian.AppendUint64(nil, sequence))
+	_ = k.Ours.AddTo(m)
+	return append(b, m.Raw...)
+}
+
+// AppendAnswer builds the answer to a probe that came from the endpoint mapped.
+func (k *ProbeKeys) AppendAnswer(b []byte, id TransactionID, mapped netip.AddrPort) []byte {
+	m := newMessage(stun.BindingSuccess, id)
+	_ = xorMapped(mapped).AddTo(m)
+	m.Add(AttrSession, k.Session[:])
+	_ = k.Ours.AddTo(m)
+	return append(b, m.Raw...)
+}
+
+// ParseProbe reads a probe or an answer without believing it: [Probe.Verify]
+// tells whether it is the peer's. Other STUN messages are ErrMalformed.
+func ParseProbe(b []byte) (Probe, error) {
+	m, err := Decode(b)
+	if err != nil {
+		return Probe{}, err
+	}
+	p := Probe{ID: m.TransactionID, message: m}
+	switch m.Type {
+	case stun.BindingRequest:
+		v, err := m.Get(AttrSequence)
+		if err != nil || len(v) != 8 {
+			return Probe{}, ErrMalformed
+		}
+		p.Sequence = binary.BigEndian.Uint64(v)
+	case stun.BindingSuccess:
+		var x stun.XORMappedAddress
+		if err := x.GetFrom(m); err != nil {
+			return Probe{}, ErrMalformed
+		}
+		p.Answer, p.Mapped = true, addrPort(x.IP, x.Port)
+	default:
+		return Probe{}, ErrMalformed
+	}
+	v, err := m.Get(AttrSession)
+	if err != nil || len(v) != 8 {
+		return Probe{}, ErrMalformed
+	}
+	p.Session = [8]byte(v)
+	return p, nil
+}
+
+// Verify reports whether the peer itself sent the probe.
+func (k *ProbeKeys) Verify(p Probe) bool {
+	return p.message != nil && p.Session == k.Session && k.Theirs.Check(p.message) == nil
+}
+
+func newMessage(t stun.MessageType, id TransactionID) *stun.Message {
+	m := &stun.Message{Type: t, TransactionID: id, Raw: make([]byte, 0, 128)}
+	m.WriteHeader()
+	return m
+}

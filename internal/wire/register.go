@@ -1,0 +1,130 @@
+package wire
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"bodkin/peer"
+
+	"github.com/pion/stun/v3"
+)
+
+// Registration is what a node says of itself to its server: the content of the
+// BOX of a Register, and, with only what changed, of the SEALED of a Refresh.
+type Registration struct {
+	Instance    uint64
+	Counter     uint64 // counts an instance's Registers: a repeated one changes nothing
+	Flags       uint32 // FlagAccepting, FlagOpen
+	Description []byte // candidates and NAT profile; opaque to the server
+	Epoch       uint32
+	Tags        []Tag
+	Gone        bool // the node leaves: forget it (LIFETIME 0)
+}
+
+// Tag lets one asker through without telling the server whom: see PolicyTag.
+type Tag [TagSize]byte
+
+// Epoch is the number of the day that policy tags are for, so that they cannot
+// be compared over longer times.
+func Epoch(now time.Time) uint32 { return uint32(now.Unix() / 86400) }
+
+// PolicyTag is the tag by which target lets asker find it at that server. Both
+// compute it from their shared secret; nobody else can.
+func PolicyTag(s peer.Secret, asker, target, server peer.ID, epoch uint32) Tag {
+	k := s.Key(nil, "policy tag", asker[:], target[:], server[:], binary.BigEndian.AppendUint32(nil, epoch))
+	return Tag(k[:TagSize])
+}
+
+// Append encodes r.
+func (r Registration) Append(a Attrs) Attrs {
+	a.AddUint64(AttrInstance, r.Instance)
+	a.AddUint64(AttrCounter, r.Counter)
+	a.AddUint32(AttrFlags, r.Flags)
+	a.Add(AttrDescription, r.Description)
+	if len(r.Tags) > 0 {
+		a.AddUint32(AttrEpoch, r.Epoch)
+		a.Add(AttrTags, appendTags(nil, r.Tags))
+	}
+	if r.Gone {
+		a.AddUint32(stun.AttrLifetime, 0)
+	}
+	return a
+}
+
+// ParseRegistration decodes what Append encoded.
+func ParseRegistration(a Attrs) (r Registration, err error) {
+	var ok [4]bool
+	r.Instance, ok[0] = a.Uint64(AttrInstance)
+	r.Counter, ok[1] = a.Uint64(AttrCounter)
+	r.Flags, ok[2] = a.Uint32(AttrFlags)
+	r.Description, ok[3] = a.Get(AttrDescription)
+	if ok != [4]bool{true, true, true, true} || len(r.Description) > MaxDescription {
+		return Registration{}, fmt.Errorf("%w: registration", ErrMalformed)
+	}
+	r.Epoch, _ = a.Uint32(AttrEpoch)
+	if r.Tags, err = parseTags(a, MaxTags); err != nil {
+		return Registration{}, err
+	}
+	if l, has := a.Uint32(stun.AttrLifetime); has && l == 0 {
+		r.Gone = true
+	}
+	return r, nil
+}
+
+func appendTags(b []byte, tags []Tag) []byte {
+	for _, t := range tags {
+		b = append(b, t[:]...)
+	}
+	return b
+}
+
+func parseTags(a Attrs, limit int) ([]Tag, error) {
+	v, _ := a.Get(AttrTags)
+	if len(v)%TagSize != 0 || len(v) > limit*TagSize {
+		return nil, fmt.Errorf("%w: tags", ErrMalformed)
+	}
+	var tags []Tag
+	for ; len(v) > 0; v = v[TagSize:] {
+		tags = append(tags, Tag(v[:TagSize]))
+	}
+	return tags, nil
+}
+
+// Registered is the server's answer to a Register or Refresh: the content of
+// its SEALED.
+type Registered struct {
+	Observed []netip.AddrPort // the node's endpoints as the server sees them, one a family
+	Lifetime time.Duration    // of the registration without a refresh, in whole seconds
+	Revision uint32           // of the registration: counts its changes
+	Flags    uint32           // FlagDisplaced
+}
+
+// Append encodes r.
+func (r Registered) Append(a Attrs) Attrs {
+	a.Add(AttrObserved, AppendEndpoints(nil, r.Observed...))
+	a.AddUint32(stun.AttrLifetime, uint32(r.Lifetime/time.Second))
+	a.AddUint32(AttrRevision, r.Revision)
+	a.AddUint32(AttrFlags, r.Flags)
+	return a
+}
+
+// ParseRegistered decodes what Append encoded.
+func ParseRegistered(a Attrs) (r Registered, err error) {
+	observed, hasObserved := a.Get(AttrObserved)
+	seconds, hasLifetime := a.Uint32(stun.AttrLifetime)
+	var hasRevision bool
+	r.Revision, hasRevision = a.Uint32(AttrRevision)
+	r.Flags, _ = a.Uint32(AttrFlags)
+	if !hasObserved || !hasLifetime || !hasRevision {
+		return Registered{}, fmt.Errorf("%w: registered", ErrMalformed)
+	}
+	r.Lifetime = time.Duration(seconds) * time.Second
+	r.Observed, err = ParseEndpoints(observed, maxObserved)
+	return r, err
+}
+
+// maxObserved bounds the endpoints of one node that a server reports: one an
+// address family.
+const maxObserved = 2
