@@ -1,0 +1,81 @@
+package bodkin
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"bodkin/internal/sock"
+	"bodkin/peer"
+	"bodkin/rendezvous"
+)
+
+// Config says how a node is. Key and Server are needed; every other zero value
+// is a default.
+type Config struct {
+	// Key is who this node is.
+	Key peer.Key
+	// Server is the URL that `bodkin serve` prints: bodkin://host:port/SERVERID.
+	Server string
+
+	// Peers are those who may connect to this node, and learn its addresses
+	// from the server. With nil, everybody who knows this node's ID may.
+	Peers []peer.ID
+	// Allow, if not nil, decides about each connection that has been
+	// authenticated: this peer, to this service.
+	Allow func(id peer.ID, service string) bool
+
+	// Transports are the kinds of holes to punch; now only "udp". With nil, all.
+	// The relay is always there.
+	Transports []string
+	// Port is the local UDP port; 0 lets the system choose.
+	Port uint16
+	// Network makes the sockets: the system's if nil. A lab host's in tests.
+	Network Network
+	// Logger is told what happens; with nil, nobody is.
+	Logger *slog.Logger
+}
+
+// Network makes a node's sockets and knows its addresses.
+type Network = sock.Network
+
+// Transports are the kinds of holes that this version can punch.
+func Transports() []string { return []string{"udp"} }
+
+var errNoKey = errors.New("bodkin: Config.Key is the zero key; make one with peer.GenerateKey or read one with peer.LoadKey")
+
+// check completes a Config and finds what is wrong with it.
+func (c Config) check() (Config, rendezvous.URL, error) {
+	if c.Key.IsZero() {
+		return c, rendezvous.URL{}, errNoKey
+	}
+	url, err := rendezvous.ParseURL(c.Server)
+	if err != nil {
+		return c, url, fmt.Errorf("bodkin: server: %w", err)
+	}
+	for _, t := range c.Transports {
+		if !slices.Contains(Transports(), t) {
+			return c, url, fmt.Errorf("bodkin: no transport %q; there are: %s", t, strings.Join(Transports(), ", "))
+		}
+	}
+	for _, id := range c.Peers {
+		if err := id.Check(); err != nil {
+			return c, url, fmt.Errorf("bodkin: Config.Peers: %w", err)
+		}
+	}
+	if c.Network == nil {
+		c.Network = sock.System{}
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c, url, nil
+}
+
+// bindAddrs are where the two sockets bind.
+func (c Config) bindAddrs() (v4, v6 netip.AddrPort) {
+	return netip.AddrPortFrom(netip.IPv4Unspecified(), c.Port), netip.AddrPortFrom(netip.IPv6Unspecified(), c.Port)
+}

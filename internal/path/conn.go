@@ -1,0 +1,227 @@
+package path
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"bodkin/punch"
+
+	"golang.org/x/net/ipv4"
+)
+
+// queueLength is how many packets wait for QUIC to read them: some 1.3 MB, or
+// 50 ms at 200 Mbit/s.
+const queueLength = 1024
+
+// Conn is a packet connection for QUIC: addresses are overlay addresses, and
+// the port is the route class (a [punch.Transport]). It has the methods of
+// quic.OOBCapablePacketConn and ReadBatch, so that QUIC sends with UDP_SEGMENT.
+type Conn struct {
+	socket *Socket
+	class  punch.Transport // of every packet written; 0: the port of the address says
+	local  *net.UDPAddr
+
+	mu       sync.Mutex
+	queue    []packet // a ring
+	head, n  int
+	wake     chan struct{}
+	deadline time.Time
+	timer    *time.Timer
+	closed   bool
+}
+
+type packet struct {
+	data *[]byte
+	from *net.UDPAddr
+}
+
+var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 1600); return &b }}
+
+func newConn(s *Socket, class punch.Transport, local netip.Addr) *Conn {
+	return &Conn{
+		socket: s,
+		class:  class,
+		// The overlay address, never 0.0.0.0: QUIC would pin the interface of
+		// the first packet, and roaming would break.
+		local: &net.UDPAddr{IP: local.AsSlice(), Port: int(max(class, 1))},
+		queue: make([]packet, queueLength),
+		wake:  make(chan struct{}, 1),
+	}
+}
+
+// push hands a packet to the reader, or drops it where the reader is behind.
+func (c *Conn) push(b []byte, from *net.UDPAddr) bool {
+	c.mu.Lock()
+	if c.closed || c.n == len(c.queue) {
+		c.mu.Unlock()
+		return false
+	}
+	buf := buffers.Get().(*[]byte)
+	*buf = append((*buf)[:0], b...)
+	c.queue[(c.head+c.n)%len(c.queue)] = packet{buf, from}
+	c.n++
+	first := c.n == 1
+	c.mu.Unlock()
+	if first {
+		c.signal()
+	}
+	return true
+}
+
+func (c *Conn) signal() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// wait returns with the lock held and at least one packet queued, or with an
+// error and without the lock.
+func (c *Conn) wait() error {
+	for {
+		c.mu.Lock()
+		switch {
+		case c.closed:
+			c.mu.Unlock()
+			c.signal()
+			return net.ErrClosed
+		case !c.deadline.IsZero() && !time.Now().Before(c.deadline):
+			c.mu.Unlock()
+			return os.ErrDeadlineExceeded
+		case c.n > 0:
+			return nil
+		}
+		c.mu.Unlock()
+		<-c.wake
+	}
+}
+
+func (c *Conn) pop(b []byte) (int, *net.UDPAddr) {
+	p := c.queue[c.head]
+	c.queue[c.head] = packet{}
+	c.head = (c.head + 1) % len(c.queue)
+	c.n--
+	n := copy(b, *p.data)
+	buffers.Put(p.data)
+	return n, p.from
+}
+
+// ReadBatch fills messages with the packets that are there, and waits for the
+// first one.
+func (c *Conn) ReadBatch(messages []ipv4.Message, _ int) (int, error) {
+	if err := c.wait(); err != nil {
+		return 0, err
+	}
+	defer c.mu.Unlock()
+	i := 0
+	for ; i < len(messages) && c.n > 0; i++ {
+		m := &messages[i]
+		var from *net.UDPAddr
+		m.N, from = c.pop(m.Buffers[0])
+		m.Addr, m.NN = from, 0
+	}
+	return i, nil
+}
+
+// ReadMsgUDP reads one packet; there is never out-of-band data.
+func (c *Conn) ReadMsgUDP(b, _ []byte) (n, oobn, flags int, addr *net.UDPAddr, err error) {
+	if err := c.wait(); err != nil {
+		return 0, 0, 0, nil, err
+	}
+	defer c.mu.Unlock()
+	n, addr = c.pop(b)
+	return n, 0, 0, addr, nil
+}
+
+// ReadFrom implements [net.PacketConn].
+func (c *Conn) ReadFrom(b []byte) (int, net.Addr, error) {
+	n, _, _, addr, err := c.ReadMsgUDP(b, nil)
+	if err != nil {
+		return 0, nil, err
+	}
+	return n, addr, nil
+}
+
+// WriteMsgUDP sends b to a peer by the best route of the class. Of the control
+// messages only UDP_SEGMENT counts: ECN and interface belong to the overlay. It
+// fails only when closed: a packet that the network does not take is a packet
+// lost, and QUIC would end the connection over an error.
+func (c *Conn) WriteMsgUDP(b, oob []byte, to *net.UDPAddr) (n, oobn int, err error) {
+	c.mu.Lock()
+	closed := c.closed
+	c.mu.Unlock()
+	if closed {
+		return 0, 0, net.ErrClosed
+	}
+	class := c.class
+	if class == 0 {
+		class = punch.Transport(to.Port)
+	}
+	addr, _ := netip.AddrFromSlice(to.IP)
+	c.socket.send(addr, class, b, segmentOf(oob))
+	return len(b), len(oob), nil
+}
+
+// WriteTo implements [net.PacketConn].
+func (c *Conn) WriteTo(b []byte, to net.Addr) (int, error) {
+	addr, ok := to.(*net.UDPAddr)
+	if !ok {
+		return 0, net.InvalidAddrError("not an overlay address")
+	}
+	n, _, err := c.WriteMsgUDP(b, nil, addr)
+	return n, err
+}
+
+// LocalAddr is this node's overlay address.
+func (c *Conn) LocalAddr() net.Addr { return c.local }
+
+// Close ends reading and writing; the socket beneath stays.
+func (c *Conn) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	for c.n > 0 {
+		c.pop(nil)
+	}
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	c.mu.Unlock()
+	c.signal()
+	return nil
+}
+
+// SetReadDeadline implements [net.PacketConn].
+func (c *Conn) SetReadDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.deadline = t
+	if c.timer != nil {
+		c.timer.Stop()
+		c.timer = nil
+	}
+	if !t.IsZero() {
+		c.timer = time.AfterFunc(time.Until(t), c.signal)
+	}
+	return nil
+}
+
+// SetWriteDeadline implements [net.PacketConn]; writing never waits.
+func (c *Conn) SetWriteDeadline(time.Time) error { return nil }
+
+// SetDeadline implements [net.PacketConn].
+func (c *Conn) SetDeadline(t time.Time) error { return c.SetReadDeadline(t) }
+
+// SetReadBuffer and SetWriteBuffer are done with: the sockets beneath have
+// buffers of the size they need.
+func (c *Conn) SetReadBuffer(int) error { return nil }
+
+// SetWriteBuffer does nothing: see SetReadBuffer.
+func (c *Conn) SetWriteBuffer(int) error { return nil }
+
+// SyscallConn is that of a socket beneath, for QUIC to learn whether it can
+// segment.
+func (c *Conn) SyscallConn() (syscall.RawConn, error) { return c.socket.syscallConn() }

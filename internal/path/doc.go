@@ -1,0 +1,13 @@
+// Package path is a packet socket whose addresses are peers: what is written to
+// a peer's overlay address leaves by the best route that there is at that
+// moment, through a hole or through the relay.
+//
+//	peer.go    what is known of one peer: a state machine without I/O or clock
+//	choose.go  which of two routes is better (a pure function)
+//	socket.go  the data plane: where packets come in and go out
+//	conn.go    the packet connections that QUIC reads and writes
+//	table.go   what the control loop publishes for the data plane to read
+//
+// Control and data never meet: one loop steps the peers and publishes routes
+// through atomic pointers, and packets pass beside it.
+package path

@@ -1,0 +1,199 @@
+package path
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"bodkin/punch"
+)
+
+// Kind says what happened to a peer.
+type Kind uint8
+
+// Kinds of happenings.
+const (
+	WasIntroduced Kind = iota + 1 // the server named the peer's Endpoints
+	RouteUp                       // Route is confirmed
+	RouteDown                     // Route is lost, for a Reason
+	Switched                      // Route is the best one now; Old was
+	Failed                        // the introduction failed, with Err
+	Restarted                     // the peer's process is another one now
+	AttemptEnded                  // an attempt is over, with its Report
+)
+
+// Happening is an event in the life of a peer.
+type Happening struct {
+	Kind      Kind
+	Route     Route
+	Old       Route
+	Endpoints []netip.AddrPort
+	Reason    string
+	Report    *punch.Report
+	Err       error
+}
+
+func (p *Peer) event(h Happening) { p.emit(Action{Op: Event, Event: h}) }
+
+// step steps one engine and passes on what it wants.
+func (p *Peer) step(a *attempt, in punch.Input) {
+	var out []punch.Action
+	out, a.next = a.engine.Step(p.now, in, nil)
+	for _, o := range out {
+		key := Key{Local: o.Local, To: o.To}
+		switch o.Op {
+		case punch.Send:
+			p.emit(Action{Op: Send, By: key, TTL: o.TTL, Data: o.Data})
+		case punch.Heard:
+			p.emit(Action{Op: Hear, By: key})
+		case punch.Confirmed:
+			p.confirmed(a, Route{Key: key, Kind: o.Kind, RTT: o.RTT, Since: p.now})
+		case punch.Lost:
+			if p.owner(key, a) == nil {
+				p.removeRoute(key, "no answer")
+			}
+		case punch.Done:
+			p.event(Happening{Kind: AttemptEnded, Report: o.Report})
+		}
+	}
+}
+
+// owner is a newer attempt than a that keeps the same route, if there is one.
+func (p *Peer) owner(k Key, a *attempt) *attempt {
+	for _, b := range p.attempts {
+		if b == a {
+			return nil
+		}
+		if b.engine.Has(k.Local, k.To) {
+			return b
+		}
+	}
+	return nil
+}
+
+// confirmed takes a route in, or its new round trip. Older attempts no longer
+// have to keep it alive.
+func (p *Peer) confirmed(a *attempt, r Route) {
+	for _, b := range p.attempts {
+		if b != a {
+			var out []punch.Action
+			out, b.next = b.engine.Step(p.now, punch.Input{Op: punch.Drop, Local: r.Local, From: r.To}, nil)
+			_ = out // dropping a route asks for nothing
+		}
+	}
+	if i := slices.IndexFunc(p.routes, func(o Route) bool { return o.Key == r.Key }); i >= 0 {
+		p.routes[i].RTT = r.RTT
+		p.rank()
+		return
+	}
+	p.addRoute(r)
+	p.ask.again, p.backoff = time.Time{}, firstBackoff
+}
+
+// addRoute takes a new route in.
+func (p *Peer) addRoute(r Route) {
+	if p.has(func(o Route) bool { return o.Key == r.Key }) {
+		return
+	}
+	p.emit(Action{Op: Hear, By: r.Key})
+	p.event(Happening{Kind: RouteUp, Route: r})
+	p.routes = append(p.routes, r)
+	if !p.rank() {
+		p.publish()
+	}
+}
+
+// removeRoute forgets a route, and falls back to the next best at once.
+func (p *Peer) removeRoute(k Key, reason string) {
+	i := slices.IndexFunc(p.routes, func(r Route) bool { return r.Key == k })
+	if i < 0 {
+		return
+	}
+	lost := p.routes[i]
+	p.routes = slices.Delete(p.routes, i, i+1)
+	p.event(Happening{Kind: RouteDown, Route: lost, Reason: reason})
+	if i == 0 && len(p.routes) > 0 {
+		p.promote(p.best())
+		p.event(Happening{Kind: Switched, Route: p.routes[0], Old: lost, Reason: reason})
+	}
+	p.publish()
+	if k.Channel != 0 {
+		p.emit(Action{Op: Unhear, By: k})
+	}
+	if lost.Direct() && !p.has(Route.Direct) && p.wanted {
+		p.askSoon(0)
+	}
+}
+
+func (p *Peer) dropRelays(which func(Route) bool) {
+	for _, r := range slices.Clone(p.routes) {
+		if !r.Direct() && which(r) {
+			p.removeRoute(r.Key, "the server is gone")
+		}
+	}
+}
+
+// best is the index of the best route of all but the one in use.
+func (p *Peer) best() int {
+	best := 0
+	for i := 1; i < len(p.routes); i++ {
+		if better(p.routes[i], p.routes[best]) {
+			best = i
+		}
+	}
+	return best
+}
+
+func (p *Peer) promote(i int) {
+	r := p.routes[i]
+	p.routes = slices.Insert(slices.Delete(p.routes, i, i+1), 0, r)
+}
+
+// rank moves the best route to the front and reports whether it changed.
+func (p *Peer) rank() bool {
+	i := p.best()
+	if i == 0 {
+		return false
+	}
+	old := p.routes[0]
+	p.promote(i)
+	p.event(Happening{Kind: Switched, Route: p.routes[0], Old: old, Reason: "better"})
+	p.publish()
+	return true
+}
+
+func (p *Peer) publish() {
+	p.emit(Action{Op: Publish, Routes: slices.Clone(p.routes)})
+}
+
+const (
+	// silence is how long a hole that we send into may be silent before it is
+	// asked whether it lives, checkEvery how often it is asked in any case
+	// while data flows: data proves no route, probes do.
+	silence    = 250 * time.Millisecond
+	checkEvery = 2 * time.Second
+	checkPause = 500 * time.Millisecond
+)
+
+// active looks after the route that data is being sent by.
+func (p *Peer) active(in Input) {
+	if len(p.routes) == 0 {
+		if p.wanted {
+			p.askSoon(0)
+		}
+		return
+	}
+	i := slices.IndexFunc(p.routes, func(r Route) bool { return r.Key == in.By })
+	if i < 0 || !p.routes[i].Direct() {
+		return
+	}
+	r, since := p.routes[i], p.now.Sub(p.checked)
+	silent := p.now.Sub(in.Heard) > max(silence, 3*r.RTT)
+	if !(silent && since > checkPause || since > checkEvery) {
+		return
+	}
+	p.checked = p.now
+	for _, a := range p.attempts {
+		p.step(a, punch.Input{Op: punch.Check, Local: r.Local, From: r.To})
+	}
+}

@@ -1,0 +1,144 @@
+package path
+
+import (
+	"io"
+	"slices"
+	"time"
+
+	"bodkin/internal/wire"
+	"bodkin/punch"
+)
+
+// askSoon plans our next introduction to the peer, unless one is planned
+// earlier.
+func (p *Peer) askSoon(after time.Duration) {
+	if t := p.now.Add(after); p.ask.again.IsZero() || t.Before(p.ask.again) {
+		p.ask.again = t
+	}
+}
+
+// sendAsk draws a session nonce and asks the server to introduce us.
+func (p *Peer) sendAsk() {
+	var nonce [32]byte
+	if _, err := io.ReadFull(p.self.Rand, nonce[:]); err != nil {
+		p.ask.again = p.now.Add(firstBackoff)
+		return
+	}
+	p.self.Offers++
+	side := p.self.Side
+	offer := wire.Offer{
+		Instance:    p.self.Instance,
+		Counter:     p.self.Offers,
+		Nonce:       nonce,
+		Description: side.AppendDescription(nil),
+	}
+	box, err := p.self.Key.Seal(p.ID, wire.OfferPurpose, p.self.Server[:], offer.Append(nil))
+	if err != nil {
+		p.ask.again = time.Time{}
+		p.event(Happening{Kind: Failed, Err: err})
+		return
+	}
+	p.ask = ask{open: true, nonce: nonce, side: side}
+	p.emit(Action{Op: AskServer, Data: box})
+}
+
+// introduced begins to punch: both peers were told of each other at this moment.
+func (p *Peer) introduced(party wire.Party) {
+	if !p.ask.open {
+		return
+	}
+	p.ask.open = false
+	profile, candidates, err := punch.ParseDescription(party.Description)
+	if err != nil {
+		p.askFailed(Input{Err: err})
+		return
+	}
+	if p.Instance != 0 && p.Instance != party.Instance {
+		p.forget("the peer restarted")
+	}
+	p.Instance = party.Instance
+	p.event(Happening{Kind: WasIntroduced, Endpoints: party.Observed})
+	p.punch(p.ask.nonce, p.ask.side, punch.Side{
+		ID: p.ID, Profile: profile, Candidates: candidates, Observed: party.Observed,
+	})
+	p.replan()
+}
+
+// asked begins to punch at the peer's asking. An offer that is not newer than
+// the last one is a replay and changes nothing.
+func (p *Peer) asked(in Input) {
+	if in.Offer.Counter <= p.lastSeen {
+		p.Stats.Replayed++
+		return
+	}
+	profile, candidates, err := punch.ParseDescription(in.Offer.Description)
+	if err != nil {
+		p.Stats.Malformed++
+		return
+	}
+	p.lastSeen, p.Instance = in.Offer.Counter, in.Offer.Instance
+	p.event(Happening{Kind: WasIntroduced, Endpoints: in.Party.Observed})
+	p.addRoute(Route{Key: in.By, Since: p.now})
+	p.punch(in.Offer.Nonce, p.self.Side, punch.Side{
+		ID: p.ID, Profile: profile, Candidates: candidates, Observed: in.Party.Observed,
+	})
+}
+
+// punch starts an engine. Older attempts end; routes they found stay theirs
+// until the new one finds them too.
+func (p *Peer) punch(nonce [32]byte, self, other punch.Side) {
+	for _, a := range p.attempts {
+		p.step(a, punch.Input{Op: punch.Stop})
+	}
+	a := &attempt{engine: punch.NewEngine(punch.Config{
+		Self: self, Other: other, Secret: p.secret, Nonce: nonce, Links: p.self.Links, Rand: p.self.Rand,
+	})}
+	p.attempts = slices.Insert(p.attempts, 0, a)
+	if len(p.attempts) > maxAttempts {
+		p.retire(p.attempts[maxAttempts])
+		p.attempts = p.attempts[:maxAttempts]
+	}
+	for _, s := range p.self.Sockets {
+		p.step(a, punch.Input{Op: punch.Open, Local: s.Local, From: s.Bound})
+	}
+	p.step(a, punch.Input{Op: punch.Start})
+}
+
+// replan sets when to ask again while the peer is wanted and not direct, each
+// time later.
+func (p *Peer) replan() {
+	p.ask.again = time.Time{}
+	if p.wanted && !p.has(Route.Direct) {
+		p.ask.again = p.now.Add(attemptTime + p.backoff)
+		p.backoff = min(p.backoff*2, maxBackoff)
+	}
+}
+
+// attemptTime is how long an attempt is left alone before the next one.
+const attemptTime = 10 * time.Second
+
+func (p *Peer) askFailed(in Input) {
+	p.ask.open = false
+	p.dropRelays(func(r Route) bool { return r.Key == p.ask.relay })
+	p.event(Happening{Kind: Failed, Err: in.Err})
+	p.ask.again = time.Time{}
+	if p.wanted {
+		p.ask.again = p.now.Add(p.backoff)
+		p.backoff = min(p.backoff*2, maxBackoff)
+	}
+}
+
+// forget drops everything about a process of the peer that is no longer there.
+func (p *Peer) forget(reason string) {
+	for _, a := range p.attempts {
+		p.retire(a)
+	}
+	p.attempts = nil
+	for _, r := range slices.Clone(p.routes) {
+		if r.Key != p.ask.relay {
+			p.removeRoute(r.Key, reason)
+		}
+	}
+	p.lastSeen = 0
+	p.event(Happening{Kind: Restarted})
+}

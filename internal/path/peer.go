@@ -1,0 +1,299 @@
+package path
+
+import (
+	"io"
+	"net/netip"
+	"slices"
+	"time"
+
+	"bodkin/internal/wire"
+	"bodkin/peer"
+	"bodkin/punch"
+)
+
+// Self is what all peers share of this node: how it may be reached, and by which
+// sockets. The control loop keeps it up to date between Steps.
+type Self struct {
+	Key      peer.Key
+	Server   peer.ID // what offers are bound to
+	Instance uint64
+	Side     punch.Side
+	Links    []netip.Prefix
+	Sockets  []LocalSocket
+	Offers   uint64 // counts the offers of this instance
+	Rand     io.Reader
+}
+
+// LocalSocket is a socket by its number, and where it is bound.
+type LocalSocket struct {
+	Local punch.Local
+	Bound netip.AddrPort
+}
+
+// Op says what an Input or an Action is.
+type Op uint8
+
+// Inputs.
+const (
+	// Want says that somebody here wants to reach the peer, until Unwant.
+	Want Op = iota + 1
+	Unwant
+	// ServerUp says that this node is registered: introductions can be asked
+	// for. ServerDown says that it is not, and that relay channels are gone.
+	ServerUp
+	ServerDown
+	// Asking says that the Ask that was asked for is under way, and that data
+	// may leave on Channel of the server at To already.
+	Asking
+	// Introduced is the server's answer to our Ask, with the Party.
+	Introduced
+	// AskFailed is the other answer, with an Err.
+	AskFailed
+	// Asked is the peer's own introduction: Party, and its Offer opened.
+	Asked
+	// Packet is a STUN packet that may be a probe.
+	Packet
+	// Active says that data is being sent by the route By, and when something
+	// last came in on it.
+	Active
+	// ChannelLost says that the server does not know the relay route By.
+	ChannelLost
+	// NetworkChanged says that Self has other sockets or addresses now.
+	NetworkChanged
+	// Tick says only that it is later.
+	Tick
+)
+
+// Actions.
+const (
+	// Send asks to send Data by a socket, with a TTL if not 0.
+	Send Op = iota + 32
+	// AskServer asks to be introduced, with the sealed Data as offer.
+	AskServer
+	// Hear and Unhear open and close the source By for data of the peer.
+	Hear
+	Unhear
+	// Publish says which Routes there are, best first.
+	Publish
+	// Event tells what happened, in Event.
+	Event
+)
+
+// Input is something that happened to a peer.
+type Input struct {
+	Op    Op
+	By    Key
+	Data  []byte
+	Heard time.Time
+	Party wire.Party
+	Offer wire.Offer
+	Err   error
+}
+
+// Action is something to do for a peer.
+type Action struct {
+	Op     Op
+	By     Key
+	TTL    uint8
+	Data   []byte
+	Routes []Route
+	Event  Happening
+}
+
+// Peer is what is known of one peer: how it was introduced, which holes are
+// being punched, which routes there are. It has no I/O, no clock and no
+// goroutine, and is not safe for concurrent use.
+type Peer struct {
+	ID       peer.ID
+	Instance uint64 // 0 until an introduction told it
+
+	self   *Self
+	secret peer.Secret
+
+	wanted   bool
+	serverUp bool
+	ask      ask
+	attempts []*attempt // the latest first
+	routes   []Route    // the best first
+	lastSeen uint64     // the highest counter of its offers
+	backoff  time.Duration
+	checked  time.Time
+	lostAt   time.Time // when the last direct route was lost
+
+	// Stats counts probes that were not believed.
+	Stats punch.Stats
+	now   time.Time
+	out   []Action
+}
+
+// ask is our own introduction while it is under way.
+type ask struct {
+	open  bool
+	nonce [32]byte
+	side  punch.Side // ours, as the offer says
+	relay Key
+	again time.Time // when to ask the next time; zero: not at all
+}
+
+// attempt is one introduction and the engine that punches after it.
+type attempt struct {
+	engine *punch.Engine
+	next   time.Time
+}
+
+const (
+	firstBackoff = time.Second
+	// maxBackoff bounds introductions to a peer that stays on the relay: with
+	// 400 probes each, 4,800 probes an hour at most.
+	maxBackoff = 5 * time.Minute
+	// maxAttempts bounds engines a peer: with one of each side's asking, and
+	// one older with a route.
+	maxAttempts = 4
+)
+
+// NewPeer makes a Peer of an ID. It fails only if the ID is not one.
+func NewPeer(self *Self, id peer.ID) (*Peer, error) {
+	secret, err := self.Key.Shared(id)
+	if err != nil {
+		return nil, err
+	}
+	return &Peer{ID: id, self: self, secret: secret, backoff: firstBackoff}, nil
+}
+
+// Routes are the routes that there are, the best first.
+func (p *Peer) Routes() []Route { return p.routes }
+
+// Wanted reports whether somebody here wants to reach the peer.
+func (p *Peer) Wanted() bool { return p.wanted }
+
+// Session reports whether a probe of that session is for this peer.
+func (p *Peer) Session(session [8]byte) bool {
+	return slices.ContainsFunc(p.attempts, func(a *attempt) bool { return a.engine.Session() == session })
+}
+
+// Step takes an input at the time now and appends the actions to do. It wants to
+// be called again at next; a zero next means that only an input matters.
+func (p *Peer) Step(now time.Time, in Input, out []Action) (actions []Action, next time.Time) {
+	p.now, p.out = now, out
+	switch in.Op {
+	case Want:
+		if !p.wanted {
+			p.wanted = true
+			p.askSoon(0)
+		}
+	case Unwant:
+		p.wanted, p.ask.again = false, time.Time{}
+	case ServerUp:
+		p.serverUp = true
+		if p.wanted && !p.has(func(r Route) bool { return !r.Direct() }) {
+			p.askSoon(0)
+		}
+	case ServerDown:
+		p.serverUp, p.ask.open = false, false
+		p.dropRelays(func(Route) bool { return true })
+	case Asking:
+		p.ask.relay = in.By
+		p.addRoute(Route{Key: in.By, Since: now})
+	case Introduced:
+		p.introduced(in.Party)
+	case AskFailed:
+		p.askFailed(in)
+	case Asked:
+		p.asked(in)
+	case Packet:
+		p.packet(in)
+	case Active:
+		p.active(in)
+	case ChannelLost:
+		p.dropRelays(func(r Route) bool { return r.Key == in.By })
+		if p.wanted {
+			p.askSoon(p.backoff)
+		}
+	case NetworkChanged:
+		p.networkChanged()
+	}
+	next = p.run()
+	actions, p.out = p.out, nil
+	return actions, next
+}
+
+func (p *Peer) emit(a Action) { p.out = append(p.out, a) }
+
+func (p *Peer) has(f func(Route) bool) bool { return slices.ContainsFunc(p.routes, f) }
+
+// run does what is due and returns when the next thing is.
+func (p *Peer) run() (next time.Time) {
+	earliest := func(t time.Time) {
+		if !t.IsZero() && (next.IsZero() || t.Before(next)) {
+			next = t
+		}
+	}
+	if p.serverUp && !p.ask.open && !p.ask.again.IsZero() && !p.now.Before(p.ask.again) {
+		p.sendAsk()
+	}
+	for _, a := range p.attempts {
+		if !a.next.IsZero() && !p.now.Before(a.next) {
+			p.step(a, punch.Input{Op: punch.Tick})
+		}
+		earliest(a.next)
+	}
+	p.attempts = slices.DeleteFunc(p.attempts, func(a *attempt) bool {
+		if a.engine.Idle() {
+			p.retire(a)
+			return true
+		}
+		return false
+	})
+	if p.serverUp && !p.ask.open {
+		earliest(p.ask.again)
+	}
+	return next
+}
+
+// retire keeps the counts of an engine that goes.
+func (p *Peer) retire(a *attempt) {
+	s := a.engine.Stats()
+	p.Stats.Malformed += s.Malformed
+	p.Stats.Forged += s.Forged
+	p.Stats.Replayed += s.Replayed
+	p.Stats.Strange += s.Strange
+}
+
+// packet gives a probe to the engine whose session it names.
+func (p *Peer) packet(in Input) {
+	probe, err := wire.ParseProbe(in.Data)
+	if err != nil {
+		p.Stats.Malformed++
+		return
+	}
+	for _, a := range p.attempts {
+		if a.engine.Session() == probe.Session {
+			p.step(a, punch.Input{Op: punch.Packet, Local: in.By.Local, From: in.By.To, Data: in.Data})
+			return
+		}
+	}
+	p.Stats.Strange++
+}
+
+// networkChanged starts afresh on the sockets that there are now: routes over
+// ones that are gone are gone too.
+func (p *Peer) networkChanged() {
+	exists := func(l punch.Local) bool {
+		return slices.ContainsFunc(p.self.Sockets, func(s LocalSocket) bool { return s.Local == l })
+	}
+	for _, r := range slices.Clone(p.routes) {
+		if !exists(r.Local) {
+			p.removeRoute(r.Key, "socket closed")
+		}
+	}
+	for _, a := range p.attempts {
+		for _, r := range p.routes {
+			if r.Direct() {
+				p.step(a, punch.Input{Op: punch.Check, Local: r.Local, From: r.To})
+			}
+		}
+	}
+	if p.wanted {
+		p.askSoon(0)
+	}
+}

@@ -1,0 +1,161 @@
+package path
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"bodkin/internal/sock"
+	"bodkin/internal/wire"
+	"bodkin/punch"
+)
+
+// kickEvery is how often sending to a peer wakes the control loop, which then
+// looks whether the route still works.
+const kickEvery = 250 * time.Millisecond
+
+// SocketConfig is what a Socket is made of.
+type SocketConfig struct {
+	Overlay netip.Addr // this node's overlay address
+	// Dialled tells from a QUIC packet whether it belongs to a connection that
+	// this node dialled.
+	Dialled func(quic []byte) bool
+	// Control takes every STUN packet; the bytes are its own. It must not block.
+	Control func(local punch.Local, from netip.AddrPort, b []byte)
+	// Active says that data is being sent to a peer by that route, and when
+	// something last came in by it. It must not block.
+	Active func(overlay netip.Addr, by Key, lastHeard time.Time)
+}
+
+// Socket is the data plane: it takes packets apart below QUIC and sends QUIC's
+// by the routes that the control loop published.
+type Socket struct {
+	cfg     SocketConfig
+	accept  *Conn
+	dial    [punch.UDP + 1]*Conn
+	mu      sync.Mutex // of those who publish
+	sockets atomic.Pointer[map[punch.Local]*sock.Socket]
+	servers atomic.Pointer[map[netip.AddrPort]bool]
+	sources atomic.Pointer[map[Key]*link]
+	peers   atomic.Pointer[map[netip.Addr]*entry]
+
+	// Stray counts packets from sources that are no route.
+	Stray atomic.Uint64
+	// Overrun counts packets that QUIC did not read in time.
+	Overrun atomic.Uint64
+}
+
+// link is where packets of one source go.
+type link struct {
+	peer  *entry
+	class punch.Transport
+	from  *net.UDPAddr // what QUIC sees
+	heard atomic.Int64 // when something last came in, UnixNano
+}
+
+// NewSocket makes a Socket without sockets or routes.
+func NewSocket(cfg SocketConfig) *Socket {
+	s := &Socket{cfg: cfg}
+	s.accept = newConn(s, 0, cfg.Overlay)
+	for class := punch.Relay; class <= punch.UDP; class++ {
+		s.dial[class] = newConn(s, class, cfg.Overlay)
+	}
+	s.sockets.Store(&map[punch.Local]*sock.Socket{})
+	s.servers.Store(&map[netip.AddrPort]bool{})
+	s.sources.Store(&map[Key]*link{})
+	s.peers.Store(&map[netip.Addr]*entry{})
+	return s
+}
+
+// Accept is the connection that QUIC accepts on.
+func (s *Socket) Accept() *Conn { return s.accept }
+
+// Dial is the connection of a class for the QUIC connections that this node
+// dials.
+func (s *Socket) Dial(class punch.Transport) *Conn { return s.dial[class] }
+
+// Deliver takes a packet that came to a socket. The bytes are Deliver's only
+// until it returns.
+func (s *Socket) Deliver(local punch.Local, from netip.AddrPort, b []byte) {
+	key := Key{Local: local, To: from}
+	switch wire.Classify(b, (*s.servers.Load())[from]) {
+	case wire.ClassSTUN:
+		s.cfg.Control(local, from, append([]byte(nil), b...))
+		return
+	case wire.ClassChannel:
+		channel, data, ok := wire.ParseChannelData(b)
+		if !ok {
+			s.Stray.Add(1)
+			return
+		}
+		key.Channel, b = channel, data
+	}
+	l := (*s.sources.Load())[key]
+	if l == nil {
+		s.Stray.Add(1)
+		return
+	}
+	l.heard.Store(time.Now().UnixNano())
+	l.peer.received[l.class].Add(uint64(len(b)))
+	to := s.accept
+	if s.cfg.Dialled(b) {
+		to = s.dial[l.class]
+	}
+	if !to.push(b, l.from) {
+		s.Overrun.Add(1)
+	}
+}
+
+// send sends QUIC's packets to a peer, by the best route of the class, or in an
+// emergency by whatever route there is.
+func (s *Socket) send(overlay netip.Addr, class punch.Transport, b []byte, segment int) {
+	e := (*s.peers.Load())[overlay]
+	if e == nil {
+		return
+	}
+	if segment <= 0 {
+		segment = len(b)
+	}
+	e.keep(class, b, segment)
+	r := e.table.Load().pick(class)
+	if r == nil {
+		return
+	}
+	e.sent[r.class].Add(uint64(len(b)))
+	r.send(b, segment)
+	if now := time.Now().UnixNano(); now-e.kicked.Load() >= int64(kickEvery) {
+		e.kicked.Store(now)
+		s.cfg.Active(e.overlay, r.key, time.Unix(0, r.link.heard.Load()))
+	}
+}
+
+// SendControl sends one packet of the control plane, with a TTL if not 0.
+func (s *Socket) SendControl(local punch.Local, to netip.AddrPort, ttl uint8, b []byte) error {
+	if c := (*s.sockets.Load())[local]; c != nil {
+		return c.Send(to, ttl, b)
+	}
+	return net.ErrClosed
+}
+
+func (s *Socket) syscallConn() (syscall.RawConn, error) {
+	for _, c := range *s.sockets.Load() {
+		if raw, err := c.SyscallConn(); err == nil {
+			return raw, nil
+		}
+	}
+	return nil, errors.ErrUnsupported
+}
+
+// Close closes the connections, not the sockets beneath.
+func (s *Socket) Close() {
+	_ = s.accept.Close()
+	for _, c := range s.dial {
+		if c != nil {
+			_ = c.Close()
+		}
+	}
+}

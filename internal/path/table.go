@@ -1,0 +1,212 @@
+package path
+
+import (
+	"maps"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"bodkin/internal/sock"
+	"bodkin/internal/wire"
+	"bodkin/punch"
+)
+
+// table is the routes to a peer, best first, as the data plane reads them.
+type table []*outlet
+
+// outlet is where packets of one route leave.
+type outlet struct {
+	key    Key
+	class  punch.Transport
+	socket *sock.Socket
+	link   *link
+}
+
+// pick is the best route of a class, or else the best of all.
+func (t *table) pick(class punch.Transport) *outlet {
+	if t == nil || len(*t) == 0 {
+		return nil
+	}
+	for _, r := range *t {
+		if r.class == class {
+			return r
+		}
+	}
+	return (*t)[0]
+}
+
+// relayBuffers hold what quic-go hands over at once, with a header a packet.
+var relayBuffers = sync.Pool{New: func() any { b := make([]byte, 0, 72<<10); return &b }}
+
+func (r *outlet) send(b []byte, segment int) {
+	if r.key.Channel == 0 {
+		_ = r.socket.SendSegments(r.key.To, b, segment)
+		return
+	}
+	buf := relayBuffers.Get().(*[]byte)
+	out := (*buf)[:0]
+	for len(b) > 0 {
+		n := min(segment, len(b))
+		out = wire.AppendChannelData(out, r.key.Channel, b[:n])
+		b = b[n:]
+	}
+	_ = r.socket.SendSegments(r.key.To, out, segment+wire.ChannelOverhead)
+	*buf = out
+	relayBuffers.Put(buf)
+}
+
+// entry is the data plane's part of one peer.
+type entry struct {
+	overlay  netip.Addr
+	table    atomic.Pointer[table]
+	sent     [punch.UDP + 1]atomic.Uint64 // bytes by route class
+	received [punch.UDP + 1]atomic.Uint64
+	kicked   atomic.Int64
+
+	mu   sync.Mutex
+	last []byte // the last packet written
+	was  punch.Transport
+}
+
+// keep remembers the last packet: when a route comes back after an outage it is
+// sent once more, or else QUIC's backed-off timers would wait for many seconds.
+func (e *entry) keep(class punch.Transport, b []byte, segment int) {
+	if !e.mu.TryLock() {
+		return
+	}
+	if tail := len(b) % segment; tail != 0 {
+		b = b[len(b)-tail:]
+	} else {
+		b = b[len(b)-segment:]
+	}
+	e.last, e.was = append(e.last[:0], b...), class
+	e.mu.Unlock()
+}
+
+func (e *entry) resend() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if r := e.table.Load().pick(e.was); r != nil && len(e.last) > 0 {
+		r.send(e.last, len(e.last))
+	}
+}
+
+// Traffic is how many bytes went to and came from a peer, by route class.
+type Traffic struct{ Sent, Received [punch.UDP + 1]uint64 }
+
+// update replaces a published map by a changed copy.
+func update[K comparable, V any](p *atomic.Pointer[map[K]V], change func(map[K]V)) {
+	m := maps.Clone(*p.Load())
+	change(m)
+	p.Store(&m)
+}
+
+// SetSocket adds, or with nil removes, the socket that a Local names.
+func (s *Socket) SetSocket(l punch.Local, c *sock.Socket) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	update(&s.sockets, func(m map[punch.Local]*sock.Socket) {
+		if m[l] = c; c == nil {
+			delete(m, l)
+		}
+	})
+}
+
+// SetServers names the endpoints from which ChannelData is taken.
+func (s *Socket) SetServers(endpoints ...netip.AddrPort) {
+	m := make(map[netip.AddrPort]bool)
+	for _, e := range endpoints {
+		m[e] = true
+	}
+	s.servers.Store(&m)
+}
+
+// AddPeer makes a peer known under an overlay address.
+func (s *Socket) AddPeer(overlay netip.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	update(&s.peers, func(m map[netip.Addr]*entry) {
+		if m[overlay] == nil {
+			e := &entry{overlay: overlay}
+			e.table.Store(&table{})
+			m[overlay] = e
+		}
+	})
+}
+
+// Alias makes overlay another address of the peer known as of.
+func (s *Socket) Alias(overlay, of netip.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	update(&s.peers, func(m map[netip.Addr]*entry) { m[overlay] = m[of] })
+}
+
+// RemovePeer forgets a peer with its routes.
+func (s *Socket) RemovePeer(overlay netip.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := (*s.peers.Load())[overlay]
+	update(&s.sources, func(m map[Key]*link) {
+		maps.DeleteFunc(m, func(_ Key, l *link) bool { return l.peer == e })
+	})
+	update(&s.peers, func(m map[netip.Addr]*entry) {
+		maps.DeleteFunc(m, func(_ netip.Addr, x *entry) bool { return x == e })
+	})
+}
+
+// Hear takes data from a source as the peer's own, from now on.
+func (s *Socket) Hear(overlay netip.Addr, k Key) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := (*s.peers.Load())[overlay]
+	if old := (*s.sources.Load())[k]; e == nil || old != nil && old.peer == e {
+		return
+	}
+	update(&s.sources, func(m map[Key]*link) { m[k] = newLink(e, k) })
+}
+
+func newLink(e *entry, k Key) *link {
+	class := k.Transport()
+	return &link{peer: e, class: class, from: &net.UDPAddr{IP: e.overlay.AsSlice(), Port: int(class)}}
+}
+
+// Unhear no longer takes data from a source.
+func (s *Socket) Unhear(k Key) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	update(&s.sources, func(m map[Key]*link) { delete(m, k) })
+}
+
+// Publish sets the routes to a peer, best first.
+func (s *Socket) Publish(overlay netip.Addr, routes []Route) {
+	s.mu.Lock()
+	e := (*s.peers.Load())[overlay]
+	if e == nil {
+		s.mu.Unlock()
+		return
+	}
+	var t table
+	for _, r := range routes {
+		c := (*s.sockets.Load())[r.Local]
+		l := (*s.sources.Load())[r.Key]
+		if c != nil && l != nil {
+			t = append(t, &outlet{key: r.Key, class: r.Transport(), socket: c, link: l})
+		}
+	}
+	old := e.table.Swap(&t)
+	s.mu.Unlock()
+	if o := old.pick(0); len(t) > 0 && (o == nil || o.key != t[0].key) {
+		e.resend()
+	}
+}
+
+// Traffic is what went to and came from a peer.
+func (s *Socket) Traffic(overlay netip.Addr) (t Traffic) {
+	if e := (*s.peers.Load())[overlay]; e != nil {
+		for i := range t.Sent {
+			t.Sent[i], t.Received[i] = e.sent[i].Load(), e.received[i].Load()
+		}
+	}
+	return t
+}

@@ -1,0 +1,233 @@
+package punch
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"io"
+	"net/netip"
+	"slices"
+	"time"
+
+	"bodkin/internal/wire"
+	"bodkin/peer"
+)
+
+// Local names one of the driver's sockets.
+type Local uint32
+
+// Config is what an Engine is made for: one introduction of two peers.
+type Config struct {
+	Self, Other Side
+	Secret      peer.Secret // of the two peers, from peer.Key.Shared
+	Nonce       [32]byte    // the session nonce of the introduction's offer
+	// Links are the prefixes of our own interfaces: a private endpoint is
+	// probed if it is on one of them.
+	Links []netip.Prefix
+	// Rand is where transaction IDs come from; crypto/rand if nil.
+	Rand io.Reader
+}
+
+// Op says what an Input or an Action is.
+type Op uint8
+
+// Inputs.
+const (
+	// Start begins the attempt on the sockets that Open named.
+	Start Op = iota + 1
+	// Open says that the socket Local exists; From is its bound endpoint, whose
+	// address family it can send to.
+	Open
+	// Packet is a STUN packet Data that came to Local From somewhere. TTL-wise
+	// and otherwise unauthenticated packets are counted, nothing else.
+	Packet
+	// Tick says only that it is later.
+	Tick
+	// Check asks whether the confirmed route (Local, From) still works: an
+	// answer or a loss follows within a second or so.
+	Check
+	// Stop ends the attempt to open more holes; confirmed routes stay.
+	Stop
+	// Drop forgets the route (Local, From): a later introduction keeps it.
+	Drop
+)
+
+// Actions.
+const (
+	// Send asks to send Data from Local To an endpoint, with a TTL if not zero.
+	Send Op = iota + 32
+	// Heard says that the peer itself sent from To: data from there is its own.
+	Heard
+	// Confirmed says that our nonce came back from To within RTT: a route.
+	// It is repeated with each later answer.
+	Confirmed
+	// Lost says that a confirmed route no longer answers.
+	Lost
+	// Done says that the attempt is over, with a Report.
+	Done
+)
+
+// Input is something that happened.
+type Input struct {
+	Op    Op
+	Local Local
+	From  netip.AddrPort
+	Data  []byte
+}
+
+// Action is something that the driver is asked to do, or told.
+type Action struct {
+	Op     Op
+	Local  Local
+	To     netip.AddrPort
+	TTL    uint8
+	Kind   Kind
+	Data   []byte
+	RTT    time.Duration
+	Report *Report
+}
+
+// Report sums an attempt up.
+type Report struct {
+	Tactics   []Tactic
+	Targets   int           // endpoints that were probed
+	Sent      int           // probes sent
+	Heard     int           // probes of the peer that reached us
+	Confirmed int           // routes
+	First     time.Duration // from the start to the first confirmed route
+}
+
+// Stats counts the packets that an Engine did not believe.
+type Stats struct {
+	Malformed int // not a probe
+	Forged    int // not authenticated: changed, or not from the peer
+	Replayed  int // a sequence number seen before
+	Strange   int // an answer to nothing that we asked there
+}
+
+const (
+	// attemptTime is how long an attempt probes. A peer's NAT may be slow, but
+	// a hole that did not open in ten seconds needs another tactic.
+	attemptTime = 10 * time.Second
+	// attemptProbes bounds what one introduction makes us send.
+	attemptProbes = 400
+	// maxPairs bounds the pairs of socket and endpoint, those that the peer's
+	// probes teach us included.
+	maxPairs = 48
+)
+
+// Engine punches holes to one peer after one introduction, and keeps the routes
+// that came of it alive. It is not safe for concurrent use.
+type Engine struct {
+	cfg     Config
+	keys    wire.ProbeKeys
+	tactics []Tactic
+	targets []target
+	locals  []socket
+	pairs   []*pair
+
+	started  time.Time // zero before Start
+	stopped  bool
+	sequence uint64
+	window   wire.Window
+	report   Report
+	stats    Stats
+
+	now time.Time // of the Step under way
+	out []Action
+}
+
+type socket struct {
+	local Local
+	is4   bool
+}
+
+// NewEngine prepares an Engine; nothing is sent before Start.
+func NewEngine(cfg Config) *Engine {
+	if cfg.Rand == nil {
+		cfg.Rand = rand.Reader
+	}
+	e := &Engine{
+		cfg:     cfg,
+		keys:    wire.NewProbeKeys(cfg.Secret, cfg.Nonce, cfg.Self.ID, cfg.Other.ID),
+		tactics: Plan(cfg.Self, cfg.Other),
+		targets: targets(cfg.Self, cfg.Other, cfg.Links),
+	}
+	e.report.Tactics, e.report.Targets = e.tactics, len(e.targets)
+	return e
+}
+
+// Session names the introduction in its probes: the driver gives an Engine the
+// packets that carry it.
+func (e *Engine) Session() [8]byte { return e.keys.Session }
+
+// Stats returns the counts of packets that were not believed.
+func (e *Engine) Stats() Stats { return e.stats }
+
+// Step takes an input at the time now and appends to out the actions to do. It
+// wants to be called again at next, with a Tick if nothing else happens; a zero
+// next means that only an input can change something.
+func (e *Engine) Step(now time.Time, in Input, out []Action) (actions []Action, next time.Time) {
+	e.now, e.out = now, out
+	switch in.Op {
+	case Open:
+		e.locals = append(e.locals, socket{in.Local, in.From.Addr().Unmap().Is4()})
+		if e.probing() {
+			e.addPairs()
+		}
+	case Start:
+		if e.started.IsZero() {
+			e.started = now
+			e.addPairs()
+		}
+	case Packet:
+		e.packet(in.Local, unmap(in.From), in.Data)
+	case Check:
+		if p := e.pair(in.Local, unmap(in.From)); p != nil && p.state == confirmed {
+			p.check(now)
+		}
+	case Stop:
+		e.finish()
+	case Drop:
+		e.pairs = slices.DeleteFunc(e.pairs, func(p *pair) bool { return p.local == in.Local && p.remote == unmap(in.From) })
+	}
+	next = e.run()
+	actions, e.out = e.out, nil
+	return actions, next
+}
+
+// probing reports whether the attempt is under way.
+func (e *Engine) probing() bool { return !e.started.IsZero() && !e.stopped }
+
+// finish ends the attempt: pairs that did not become routes are forgotten.
+func (e *Engine) finish() {
+	if !e.probing() {
+		return
+	}
+	e.stopped = true
+	e.pairs = slices.DeleteFunc(e.pairs, func(p *pair) bool { return p.state != confirmed })
+	e.emit(Action{Op: Done, Report: e.Report()})
+}
+
+// Report returns the account of the attempt so far.
+func (e *Engine) Report() *Report {
+	r := e.report
+	return &r
+}
+
+// Idle reports whether the Engine has nothing left to do: the attempt is over
+// and no route came of it, or none is left.
+func (e *Engine) Idle() bool { return e.stopped && len(e.pairs) == 0 }
+
+func (e *Engine) emit(a Action) { e.out = append(e.out, a) }
+
+func (e *Engine) transactionID() (id wire.TransactionID) {
+	if _, err := io.ReadFull(e.cfg.Rand, id[:]); err != nil {
+		// Without randomness no nonce proves anything; count on instead of failing.
+		binary.BigEndian.PutUint64(id[:], e.sequence)
+	}
+	return id
+}
+
+func unmap(e netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(e.Addr().Unmap(), e.Port())
+}
