@@ -79,11 +79,9 @@ type Status struct {
 
 // PeerStatus is what a node knows of a peer.
 type PeerStatus struct {
-	ID       peer.ID            `json:"id"`
-	Instance uint64             `json:"instance,string"`
-	Routes   []Route            `json:"routes"`  // the one in use first
-	Traffic  map[string]Traffic `json:"traffic"` // by transport
-	Sessions int                `json:"sessions"`
+	ID      peer.ID            `json:"id"`
+	Routes  []Route            `json:"routes"`  // the one in use first
+	Traffic map[string]Traffic `json:"traffic"` // by transport
 }
 
 // Traffic counts the bytes of packets with a peer by one transport.

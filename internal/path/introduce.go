@@ -142,3 +142,16 @@ func (p *Peer) forget(reason string) {
 	p.lastSeen = 0
 	p.event(Happening{Kind: Restarted})
 }
+
+// Adopt takes over what an other Peer, of the same process as it turned out, has
+// under way: its wish and its introduction. It returns the relay routes to add.
+func (p *Peer) Adopt(other *Peer) (relays []Route) {
+	p.wanted = p.wanted || other.wanted
+	p.ask, p.backoff = other.ask, other.backoff
+	for _, r := range other.routes {
+		if !r.Direct() {
+			relays = append(relays, r)
+		}
+	}
+	return relays
+}

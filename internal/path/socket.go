@@ -36,7 +36,8 @@ type SocketConfig struct {
 type Socket struct {
 	cfg     SocketConfig
 	accept  *Conn
-	dial    [punch.UDP + 1]*Conn
+	base    *Conn
+	moved   [punch.UDP + 1]*Conn
 	mu      sync.Mutex // of those who publish
 	sockets atomic.Pointer[map[punch.Local]*sock.Socket]
 	servers atomic.Pointer[map[netip.AddrPort]bool]
@@ -60,9 +61,9 @@ type link struct {
 // NewSocket makes a Socket without sockets or routes.
 func NewSocket(cfg SocketConfig) *Socket {
 	s := &Socket{cfg: cfg}
-	s.accept = newConn(s, 0, cfg.Overlay)
+	s.accept, s.base = newConn(s, 0, cfg.Overlay), newConn(s, 0, cfg.Overlay)
 	for class := punch.Relay; class <= punch.UDP; class++ {
-		s.dial[class] = newConn(s, class, cfg.Overlay)
+		s.moved[class] = newConn(s, class, cfg.Overlay)
 	}
 	s.sockets.Store(&map[punch.Local]*sock.Socket{})
 	s.servers.Store(&map[netip.AddrPort]bool{})
@@ -74,9 +75,13 @@ func NewSocket(cfg SocketConfig) *Socket {
 // Accept is the connection that QUIC accepts on.
 func (s *Socket) Accept() *Conn { return s.accept }
 
-// Dial is the connection of a class for the QUIC connections that this node
-// dials.
-func (s *Socket) Dial(class punch.Transport) *Conn { return s.dial[class] }
+// Dial is the connection that QUIC dials on. Whatever comes in for a connection
+// that was dialled is read here, by whichever route it came.
+func (s *Socket) Dial() *Conn { return s.base }
+
+// Moved is the connection of a class that dialled QUIC connections migrate to.
+// It only writes.
+func (s *Socket) Moved(class punch.Transport) *Conn { return s.moved[class] }
 
 // Deliver takes a packet that came to a socket. The bytes are Deliver's only
 // until it returns.
@@ -103,7 +108,7 @@ func (s *Socket) Deliver(local punch.Local, from netip.AddrPort, b []byte) {
 	l.peer.received[l.class].Add(uint64(len(b)))
 	to := s.accept
 	if s.cfg.Dialled(b) {
-		to = s.dial[l.class]
+		to = s.base
 	}
 	if !to.push(b, l.from) {
 		s.Overrun.Add(1)
@@ -152,10 +157,7 @@ func (s *Socket) syscallConn() (syscall.RawConn, error) {
 
 // Close closes the connections, not the sockets beneath.
 func (s *Socket) Close() {
-	_ = s.accept.Close()
-	for _, c := range s.dial {
-		if c != nil {
-			_ = c.Close()
-		}
+	for _, c := range append(s.moved[punch.Relay:], s.accept, s.base) {
+		_ = c.Close()
 	}
 }

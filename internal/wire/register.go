@@ -128,3 +128,16 @@ func ParseRegistered(a Attrs) (r Registered, err error) {
 // maxObserved bounds the endpoints of one node that a server reports: one an
 // address family.
 const maxObserved = 2
+
+// AppendRegister builds a Register: without a NONCE it is a hello, padded so that
+// the answer is no longer; with one it carries the BOX.
+func AppendRegister(b []byte, id TransactionID, nonce, box []byte) []byte {
+	m := newMessage(stun.NewType(Register, stun.ClassRequest), id)
+	if len(nonce) == 0 {
+		m.Add(AttrPadding, make([]byte, HelloPadding))
+	} else {
+		m.Add(stun.AttrNonce, nonce)
+		m.Add(AttrBox, box)
+	}
+	return append(b, m.Raw...)
+}

@@ -1,0 +1,276 @@
+package node
+
+import (
+	"crypto/rand"
+	"io"
+	"net/netip"
+	"slices"
+	"time"
+
+	"bodkin/internal/path"
+	"bodkin/internal/wire"
+	"bodkin/peer"
+	"bodkin/punch"
+	"bodkin/rendezvous"
+)
+
+// Config is what a Core is made of.
+type Config struct {
+	Key      peer.Key
+	Server   peer.ID
+	Instance uint64    // drawn at random by each process
+	Peers    []peer.ID // who may be introduced to us; nil: anybody
+	Direct   bool      // whether to punch at all
+	Rand     io.Reader // crypto/rand if nil
+}
+
+// Op says what an Input or an Action is.
+type Op uint8
+
+// Inputs.
+const (
+	// Network names the Sockets that there are, and the Links' prefixes.
+	Network Op = iota + 1
+	// Resolved names the server's endpoints, one a family.
+	Resolved
+	// Packet is a STUN packet that came to Local.
+	Packet
+	// Dial says that somebody wants to reach ID; Release of an Overlay that
+	// nobody does any more; Retain that a session with it is open.
+	Dial
+	Release
+	Retain
+	// Accept says that this node takes connections, from now on.
+	Accept
+	// Active is path.Active for the peer of Overlay.
+	Active
+	// Close says goodbye to the server.
+	Close
+	// Tick says only that it is later.
+	Tick
+)
+
+// Actions.
+const (
+	// Send asks to send Data, with a TTL if not 0.
+	Send Op = iota + 32
+	// Resolve asks to look the server's name up again.
+	Resolve
+	// Servers names the endpoints that relayed data may come from.
+	Servers
+	// AddPeer, Alias and RemovePeer say which overlay addresses there are.
+	AddPeer
+	Alias
+	RemovePeer
+	// Hear, Unhear and Publish are path's, for Overlay.
+	Hear
+	Unhear
+	Publish
+	// Happened is something about the peer ID, in Event.
+	Happened
+	// Registered and RegisterFailed tell how the server took us, ServerLost
+	// that it is silent, Displaced that another process accepts in our place.
+	Registered
+	RegisterFailed
+	ServerLost
+	Displaced
+)
+
+// Input is something that happened.
+type Input struct {
+	Op      Op
+	ID      peer.ID
+	Overlay netip.Addr
+	Local   punch.Local
+	From    netip.AddrPort
+	Data    []byte
+	By      path.Key
+	Heard   time.Time
+	Sockets []path.LocalSocket
+	Links   []netip.Prefix
+	Servers []netip.AddrPort
+}
+
+// Action is something to do, or to know.
+type Action struct {
+	Op         Op
+	ID         peer.ID
+	Overlay    netip.Addr
+	Of         netip.Addr // of an Alias: what it stands for
+	By         path.Key
+	TTL        uint8
+	Data       []byte
+	Routes     []path.Route
+	Servers    []netip.AddrPort
+	Event      path.Happening
+	Registered wire.Registered
+	Err        error
+}
+
+// Core is the state of one node. It is not safe for concurrent use.
+type Core struct {
+	cfg       Config
+	self      path.Self
+	agent     *rendezvous.Agent
+	servers   []netip.AddrPort
+	sockets   []path.LocalSocket
+	up        bool // registered
+	accepting bool
+	members   map[netip.Addr]*member
+	asks      map[uint64]*member // by the agent's token
+	token     uint64
+
+	agentNext time.Time
+	now       time.Time
+	out       []Action
+
+	// Unknown counts probes of introductions that this node does not know,
+	// Forged offers that their sender did not make, Refused those of peers that
+	// the policy does not name.
+	Unknown, Forged, Refused uint64
+}
+
+// New makes a Core; nothing happens before Network and Resolved.
+func New(cfg Config) *Core {
+	if cfg.Rand == nil {
+		cfg.Rand = rand.Reader
+	}
+	c := &Core{
+		cfg:     cfg,
+		members: make(map[netip.Addr]*member),
+		asks:    make(map[uint64]*member),
+	}
+	c.self = path.Self{
+		Key: cfg.Key, Server: cfg.Server, Instance: cfg.Instance, Rand: cfg.Rand,
+		Side: punch.Side{ID: cfg.Key.ID()},
+	}
+	c.newAgent()
+	return c
+}
+
+// Step takes an input at the time now and appends the actions to do. It wants to
+// be called again at next; a zero next means that only an input matters.
+func (c *Core) Step(now time.Time, in Input, out []Action) (actions []Action, next time.Time) {
+	c.now, c.out = now, out
+	switch in.Op {
+	case Network:
+		c.network(in)
+	case Resolved:
+		c.resolved(in.Servers)
+	case Packet:
+		c.packet(in)
+	case Dial:
+		c.dial(in.ID)
+	case Release:
+		if m := c.members[in.Overlay]; m != nil {
+			m.released = now
+			c.step(m, path.Input{Op: path.Unwant})
+		}
+	case Retain:
+		if m := c.members[in.Overlay]; m != nil {
+			m.released = time.Time{}
+		}
+	case Accept:
+		c.accept()
+	case Active:
+		if m := c.members[in.Overlay]; m != nil {
+			c.step(m, path.Input{Op: path.Active, By: in.By, Heard: in.Heard})
+		}
+	case Close:
+		c.close()
+	}
+	next = c.run()
+	actions, c.out = c.out, nil
+	return actions, next
+}
+
+func (c *Core) emit(a Action) { c.out = append(c.out, a) }
+
+// run does what is due and returns when the next thing is.
+func (c *Core) run() (next time.Time) {
+	due := func(t time.Time) bool { return !t.IsZero() && !c.now.Before(t) }
+	earliest := func(t time.Time) {
+		if !t.IsZero() && (next.IsZero() || t.Before(next)) {
+			next = t
+		}
+	}
+	if due(c.agentNext) {
+		c.tickAgent()
+	}
+	for overlay, m := range c.members {
+		if overlay != m.overlay {
+			continue // an alias
+		}
+		if due(m.next) {
+			c.step(m, path.Input{Op: path.Tick})
+		}
+		if due(m.goes()) {
+			c.remove(m)
+			continue
+		}
+		earliest(m.next)
+		earliest(m.goes())
+	}
+	earliest(c.agentNext)
+	return next
+}
+
+// packet gives a STUN packet to the agent or to the peer whose probe it is.
+func (c *Core) packet(in Input) {
+	if slices.Contains(c.servers, in.From) {
+		c.fromServer(in)
+		return
+	}
+	probe, err := wire.ParseProbe(in.Data)
+	if err != nil {
+		c.Unknown++
+		return
+	}
+	for overlay, m := range c.members {
+		if overlay == m.overlay && m.peer.Session(probe.Session) {
+			c.step(m, path.Input{Op: path.Packet, By: path.Key{Local: in.Local, To: in.From}, Data: in.Data})
+			return
+		}
+	}
+	c.Unknown++
+}
+
+// network takes in which sockets and addresses there are now.
+func (c *Core) network(in Input) {
+	c.sockets = in.Sockets
+	c.self.Sockets, c.self.Links = in.Sockets, in.Links
+	c.self.Side.Candidates = hostCandidates(in.Sockets, in.Links)
+	if !c.cfg.Direct {
+		c.self.Sockets, c.self.Side.Candidates = nil, nil
+	}
+	c.describe()
+	for overlay, m := range c.members {
+		if overlay == m.overlay {
+			c.step(m, path.Input{Op: path.NetworkChanged})
+		}
+	}
+}
+
+// hostCandidates are our addresses with the ports of the sockets bound to them.
+func hostCandidates(sockets []path.LocalSocket, links []netip.Prefix) (out []punch.Candidate) {
+	for _, l := range links {
+		a := l.Addr()
+		for _, s := range sockets {
+			b := s.Bound.Addr()
+			if a.Is4() == b.Is4() && (b.IsUnspecified() || b == a) && len(out) < maxHostCandidates {
+				out = append(out, punch.Candidate{
+					Kind: punch.Host, Transport: punch.UDP, Endpoint: netip.AddrPortFrom(a, s.Bound.Port()),
+				})
+			}
+		}
+	}
+	return out
+}
+
+// maxHostCandidates leaves room in a description for candidates of other kinds.
+const maxHostCandidates = 10
+
+// allowed reports whether the policy lets a peer in.
+func (c *Core) allowed(id peer.ID) bool {
+	return c.cfg.Peers == nil || slices.Contains(c.cfg.Peers, id)
+}

@@ -1,0 +1,9 @@
+// Package node is the control state of one node, whole: the rendezvous agent and
+// one path.Peer for everybody it talks to, as a single state machine without
+// I/O, clock or goroutine. The root package drives it over real sockets; a lab
+// may drive it in virtual time.
+//
+//	core.go   what comes in: sockets, packets, wishes
+//	server.go between the agent and the peers: registration, introductions
+//	member.go the peers: who is known under which overlay address
+package node

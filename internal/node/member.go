@@ -1,0 +1,132 @@
+package node
+
+import (
+	"net/netip"
+	"time"
+
+	"bodkin/internal/path"
+	"bodkin/peer"
+)
+
+// member is a peer and the overlay address under which packets reach it. A peer
+// that we dialled is known under its address of instance 0 first, and of its
+// real instance too once the introduction told it.
+type member struct {
+	peer     *path.Peer
+	overlay  netip.Addr
+	next     time.Time
+	released time.Time // since when nobody uses it; zero: in use
+}
+
+// linger is how long a hole that nobody uses is kept: the next dial finds it.
+const linger = time.Minute
+
+// goes is when the member will be forgotten.
+func (m *member) goes() time.Time {
+	if m.released.IsZero() {
+		return time.Time{}
+	}
+	return m.released.Add(linger)
+}
+
+// member finds or makes the peer of an ID and instance.
+func (c *Core) member(id peer.ID, instance uint64) (*member, error) {
+	overlay := peer.Overlay(id, instance)
+	if m := c.members[overlay]; m != nil {
+		return m, nil
+	}
+	p, err := path.NewPeer(&c.self, id)
+	if err != nil {
+		return nil, err
+	}
+	p.Instance = instance
+	m := &member{peer: p, overlay: overlay, released: c.now}
+	c.members[overlay] = m
+	c.emit(Action{Op: AddPeer, ID: id, Overlay: overlay})
+	if c.up {
+		c.step(m, path.Input{Op: path.ServerUp})
+	}
+	return m, nil
+}
+
+func (c *Core) dial(id peer.ID) {
+	m, err := c.member(id, 0)
+	if err != nil {
+		c.emit(Action{Op: Happened, ID: id, Overlay: peer.Overlay(id, 0), Event: path.Happening{Kind: path.Failed, Err: err}})
+		return
+	}
+	m.released = time.Time{}
+	c.step(m, path.Input{Op: path.Want})
+}
+
+// alias makes the member that we dialled known under its real instance, or, where
+// the same process of the peer is known already because it dialled us, hands our
+// introduction over to that member: one endpoint is one member.
+func (c *Core) alias(m *member, instance uint64) *member {
+	overlay := peer.Overlay(m.peer.ID, instance)
+	other := c.members[overlay]
+	switch {
+	case other == m:
+		return m
+	case other == nil:
+		c.members[overlay] = m
+		c.emit(Action{Op: Alias, ID: m.peer.ID, Overlay: overlay, Of: m.overlay})
+		return m
+	}
+	for a, x := range c.members {
+		if x == m {
+			c.members[a] = other
+			c.emit(Action{Op: Alias, ID: m.peer.ID, Overlay: a, Of: other.overlay})
+		}
+	}
+	for token, x := range c.asks {
+		if x == m {
+			c.asks[token] = other
+		}
+	}
+	other.released = m.released
+	for _, r := range other.peer.Adopt(m.peer) {
+		c.emit(Action{Op: Unhear, By: r.Key})
+		c.step(other, path.Input{Op: path.Asking, By: r.Key})
+	}
+	return other
+}
+
+func (c *Core) remove(m *member) {
+	for a, x := range c.members {
+		if x == m {
+			delete(c.members, a)
+		}
+	}
+	for token, x := range c.asks {
+		if x == m {
+			delete(c.asks, token)
+		}
+	}
+	for _, r := range m.peer.Routes() {
+		c.closeChannel(r.Key)
+	}
+	c.emit(Action{Op: RemovePeer, ID: m.peer.ID, Overlay: m.overlay})
+}
+
+// step steps one peer and passes on what it wants.
+func (c *Core) step(m *member, in path.Input) {
+	var out []path.Action
+	out, m.next = m.peer.Step(c.now, in, nil)
+	for _, a := range out {
+		switch a.Op {
+		case path.Send:
+			c.emit(Action{Op: Send, By: a.By, TTL: a.TTL, Data: a.Data})
+		case path.AskServer:
+			c.ask(m, a.Data)
+		case path.Hear:
+			c.emit(Action{Op: Hear, Overlay: m.overlay, By: a.By})
+		case path.Unhear:
+			c.emit(Action{Op: Unhear, By: a.By})
+		case path.Publish:
+			c.emit(Action{Op: Publish, ID: m.peer.ID, Overlay: m.overlay, Routes: a.Routes})
+		case path.Event:
+			c.emit(Action{Op: Happened, ID: m.peer.ID, Overlay: m.overlay, Event: a.Event})
+		}
+	}
+}

@@ -1,0 +1,360 @@
+package session
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"bodkin/peer"
+	"bodkin/punch"
+
+	"github.com/quic-go/quic-go"
+)
+
+// Class is a route class: what QUIC sees as a peer's port.
+type Class = punch.Transport
+
+// Config is what a Manager is made of.
+type Config struct {
+	Key    peer.Key
+	Accept net.PacketConn // for the connections of others
+	Dial   net.PacketConn // for our own
+	// Moved is the packet connection of a class, for our own connections that
+	// have migrated to it.
+	Moved func(Class) net.PacketConn
+	// Identify says whose overlay address that is, and Canonical which one of
+	// the peer's addresses stands for all.
+	Identify  func(netip.Addr) (peer.ID, bool)
+	Canonical func(netip.Addr) netip.Addr
+	// Best is the class of the best route to a peer.
+	Best func(netip.Addr) Class
+	// Admit decides who may connect at all, Allow to which service. A nil one
+	// lets everybody in.
+	Admit func(peer.ID) bool
+	Allow func(id peer.ID, service string) bool
+	// Opened and Closed tell of sessions with the peer of an overlay address.
+	Opened, Closed func(overlay netip.Addr)
+	Logger         *slog.Logger
+}
+
+// Manager has the sessions of a node.
+type Manager struct {
+	cfg    Config
+	cert   tls.Certificate
+	accept *quic.Transport
+	dial   *quic.Transport
+	moved  map[Class]*quic.Transport
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu        sync.Mutex
+	closed    bool
+	sessions  map[peer.ID][]*session
+	dialling  map[netip.Addr]*dialling
+	listeners map[string]*Listener
+	packets   map[string]*PacketListener
+}
+
+// dialling is a connection under way that several callers wait for.
+type dialling struct {
+	done chan struct{}
+	s    *session
+	err  error
+}
+
+var (
+	errClosed = errors.New("node is closed")
+	// ErrServiceTaken is returned by Listen for a service that has a listener.
+	ErrServiceTaken = errors.New("service has a listener already")
+)
+
+// packetSize is QUIC's: with a ChannelData header, UDP and IPv6 it fits 1280
+// bytes. It does not grow: quic-go never shrinks it again, and a route may be
+// left for a narrower one at any moment.
+const packetSize = 1228
+
+func quicConfig() *quic.Config {
+	return &quic.Config{
+		HandshakeIdleTimeout:           15 * time.Second,
+		MaxIdleTimeout:                 10 * time.Minute, // path heals; keepalives are path's
+		InitialStreamReceiveWindow:     2 << 20,
+		MaxStreamReceiveWindow:         32 << 20,
+		InitialConnectionReceiveWindow: 4 << 20,
+		MaxConnectionReceiveWindow:     64 << 20,
+		MaxIncomingStreams:             1 << 16,
+		MaxIncomingUniStreams:          -1,
+		InitialPacketSize:              packetSize,
+		DisablePathMTUDiscovery:        true,
+		EnableDatagrams:                true,
+	}
+}
+
+// NewManager makes a Manager and begins to accept.
+func NewManager(cfg Config) (*Manager, error) {
+	cert, err := certificate(cfg.Key)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	m := &Manager{
+		cfg: cfg, cert: cert,
+		moved:     make(map[Class]*quic.Transport),
+		sessions:  make(map[peer.ID][]*session),
+		dialling:  make(map[netip.Addr]*dialling),
+		listeners: make(map[string]*Listener),
+		packets:   make(map[string]*PacketListener),
+	}
+	m.ctx, m.cancel = context.WithCancel(context.Background())
+	m.accept = m.transport(cfg.Accept, false)
+	m.dial = m.transport(cfg.Dial, true)
+	l, err := m.accept.Listen(tlsConfig(cert, peer.ID{}), quicConfig())
+	if err != nil {
+		m.cancel()
+		return nil, fmt.Errorf("accept sessions: %w", err)
+	}
+	m.wg.Add(1)
+	go func() {
+		defer m.wg.Done()
+		m.acceptAll(l)
+	}()
+	return m, nil
+}
+
+func (m *Manager) transport(c net.PacketConn, dialled bool) *quic.Transport {
+	reset := quic.StatelessResetKey(m.cfg.Key.Derive("quic stateless reset"))
+	token := quic.TokenGeneratorKey(m.cfg.Key.Derive("quic token"))
+	return &quic.Transport{
+		Conn: c, ConnectionIDGenerator: connIDs{dialled}, StatelessResetKey: &reset, TokenGeneratorKey: &token,
+	}
+}
+
+// movedTo is the transport of a class, made when it is first needed.
+func (m *Manager) movedTo(class Class) *quic.Transport {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	t := m.moved[class]
+	if t == nil && !m.closed {
+		t = m.transport(m.cfg.Moved(class), true)
+		m.moved[class] = t
+	}
+	return t
+}
+
+// acceptAll takes connections until the Manager is closed.
+func (m *Manager) acceptAll(l *quic.Listener) {
+	for {
+		c, err := l.Accept(m.ctx)
+		if err != nil {
+			return
+		}
+		overlay := overlayOf(c.RemoteAddr())
+		id, err := identity(c.ConnectionState().TLS)
+		if owner, known := m.cfg.Identify(overlay); err == nil && (!known || owner != id) {
+			err = ErrWrongPeer
+		}
+		switch {
+		case err != nil:
+			m.cfg.Logger.Warn("session refused", "error", err)
+			_ = c.CloseWithError(codeWrongPeer, "identity")
+		case m.cfg.Admit != nil && !m.cfg.Admit(id):
+			_ = c.CloseWithError(codeNotAdmitted, "not allowed")
+		default:
+			m.add(&session{m: m, conn: c, id: id, overlay: overlay, best: make(chan Class, 1)})
+		}
+	}
+}
+
+func overlayOf(a net.Addr) netip.Addr {
+	if u, ok := a.(*net.UDPAddr); ok {
+		return u.AddrPort().Addr()
+	}
+	return netip.Addr{}
+}
+
+// add begins a session; false if the Manager is closed.
+func (m *Manager) add(s *session) bool {
+	m.mu.Lock()
+	if m.closed {
+		m.mu.Unlock()
+		_ = s.conn.CloseWithError(codeClosed, "closed")
+		return false
+	}
+	m.sessions[s.id] = append(m.sessions[s.id], s)
+	m.mu.Unlock()
+	if m.cfg.Opened != nil {
+		m.cfg.Opened(s.overlay)
+	}
+	s.run()
+	return true
+}
+
+// remove forgets a session that has ended.
+func (m *Manager) remove(s *session) {
+	m.mu.Lock()
+	left := slices.DeleteFunc(m.sessions[s.id], func(o *session) bool { return o == s })
+	if m.sessions[s.id] = left; len(left) == 0 {
+		delete(m.sessions, s.id)
+	}
+	last := !slices.ContainsFunc(left, func(o *session) bool { return m.same(o.overlay, s.overlay) })
+	m.mu.Unlock()
+	if last && m.cfg.Closed != nil {
+		m.cfg.Closed(s.overlay)
+	}
+}
+
+func (m *Manager) same(a, b netip.Addr) bool {
+	return a == b || m.cfg.Canonical != nil && m.cfg.Canonical(a) == m.cfg.Canonical(b)
+}
+
+// find is the live session to use for new streams. When both sides dialled at
+// once there are two: both sides use the one that the smaller ID dialled.
+func (m *Manager) find(id peer.ID, overlay netip.Addr) *session {
+	var found *session
+	for _, s := range m.sessions[id] {
+		if s.conn.Context().Err() == nil && m.same(s.overlay, overlay) && (found == nil || s.bySmaller()) {
+			found = s
+		}
+	}
+	return found
+}
+
+// session finds or dials a session with the peer.
+func (m *Manager) session(ctx context.Context, id peer.ID, remote netip.AddrPort) (*session, error) {
+	for {
+		m.mu.Lock()
+		if m.closed {
+			m.mu.Unlock()
+			return nil, errClosed
+		}
+		if s := m.find(id, remote.Addr()); s != nil {
+			m.mu.Unlock()
+			return s, nil
+		}
+		d := m.dialling[remote.Addr()]
+		mine := d == nil
+		if mine {
+			d = &dialling{done: make(chan struct{})}
+			m.dialling[remote.Addr()] = d
+		}
+		m.mu.Unlock()
+		if mine {
+			d.s, d.err = m.connect(ctx, id, remote)
+			m.mu.Lock()
+			delete(m.dialling, remote.Addr())
+			m.mu.Unlock()
+			close(d.done)
+			return d.s, d.err
+		}
+		select {
+		case <-d.done:
+			if d.err == nil {
+				return d.s, nil
+			}
+			// The other caller may have given up sooner than we would.
+			if ctx.Err() == nil && errors.Is(d.err, context.Canceled) {
+				continue
+			}
+			return nil, d.err
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+func (m *Manager) connect(ctx context.Context, id peer.ID, remote netip.AddrPort) (*session, error) {
+	c, err := m.dial.Dial(ctx, net.UDPAddrFromAddrPort(remote), tlsConfig(m.cert, id), quicConfig())
+	if err != nil {
+		if errors.Is(err, ErrWrongPeer) {
+			return nil, ErrWrongPeer
+		}
+		return nil, fmt.Errorf("connect: %w", err)
+	}
+	s := &session{m: m, conn: c, id: id, overlay: remote.Addr(), dialled: true, best: make(chan Class, 1), class: Class(remote.Port())}
+	if !m.add(s) {
+		return nil, errClosed
+	}
+	if m.cfg.Best != nil {
+		s.prefer(m.cfg.Best(s.overlay))
+	}
+	return s, nil
+}
+
+// Prefer says which class is best for a peer now: our connections move there.
+func (m *Manager) Prefer(overlay netip.Addr, class Class) {
+	m.each(func(s *session) {
+		if s.dialled && m.same(s.overlay, overlay) {
+			s.prefer(class)
+		}
+	})
+}
+
+// CloseSession ends the sessions with a peer's process that is gone.
+func (m *Manager) CloseSession(overlay netip.Addr) {
+	m.each(func(s *session) {
+		if m.same(s.overlay, overlay) {
+			_ = s.conn.CloseWithError(codeRestarted, "the peer restarted")
+		}
+	})
+}
+
+// Count is how many sessions there are with a peer.
+func (m *Manager) Count(overlay netip.Addr) (n int) {
+	m.each(func(s *session) {
+		if m.same(s.overlay, overlay) {
+			n++
+		}
+	})
+	return n
+}
+
+// each does f for every session, outside of the lock.
+func (m *Manager) each(f func(*session)) {
+	m.mu.Lock()
+	var all []*session
+	for _, of := range m.sessions {
+		all = append(all, of...)
+	}
+	m.mu.Unlock()
+	for _, s := range all {
+		f(s)
+	}
+}
+
+// Close ends every session and waits until nothing of them runs any more.
+func (m *Manager) Close() error {
+	m.mu.Lock()
+	if m.closed {
+		m.mu.Unlock()
+		return nil
+	}
+	m.closed = true
+	listeners, packets := m.listeners, m.packets
+	m.listeners, m.packets = nil, nil
+	m.mu.Unlock()
+	for _, l := range listeners {
+		l.end()
+	}
+	for _, l := range packets {
+		l.end()
+	}
+	m.each(func(s *session) { _ = s.conn.CloseWithError(codeClosed, "closed") })
+	m.cancel()
+	// CONNECTION_CLOSE has left with CloseWithError: the transports can go.
+	for _, t := range m.moved {
+		_ = t.Close()
+	}
+	err := errors.Join(m.dial.Close(), m.accept.Close())
+	m.wg.Wait()
+	return err
+}

@@ -1,0 +1,190 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+
+	"bodkin/peer"
+
+	"github.com/quic-go/quic-go"
+)
+
+// Why a connection ends (application error codes, RFC 9000 §20.2).
+const (
+	codeClosed quic.ApplicationErrorCode = iota
+	codeWrongPeer
+	codeNotAdmitted
+	codeRestarted
+)
+
+// Why a stream ends.
+const (
+	codeDone quic.StreamErrorCode = iota
+	codeUnknownService
+	codeNotAllowed
+	codeBusy
+	codeBadHeader
+)
+
+// RefusedError says that the peer was reached and refused the connection.
+type RefusedError struct {
+	Peer    peer.ID
+	Service string
+	Reason  string
+}
+
+// Error says who refused what, and why.
+func (e *RefusedError) Error() string {
+	if e.Service == "" {
+		return fmt.Sprintf("peer %s refused: %s", e.Peer.Short(), e.Reason)
+	}
+	return fmt.Sprintf("peer %s refused service %q: %s", e.Peer.Short(), e.Service, e.Reason)
+}
+
+var reasons = map[quic.StreamErrorCode]string{
+	codeUnknownService: "nothing listens for it there",
+	codeNotAllowed:     "this node is not allowed to use it; ask the peer's owner",
+	codeBusy:           "too many connections wait there; try again later",
+	codeBadHeader:      "it did not understand; is it of another version?",
+}
+
+// session is one QUIC connection with a peer.
+type session struct {
+	m       *Manager
+	conn    *quic.Conn
+	id      peer.ID
+	overlay netip.Addr
+	dialled bool
+	class   Class      // that the connection was last moved to
+	best    chan Class // the latest wish
+	ledger  ledger
+
+	mu    sync.Mutex
+	flows map[uint64]*PacketFlow
+}
+
+// bySmaller reports whether the side with the smaller ID dialled the session.
+func (s *session) bySmaller() bool {
+	self := s.m.cfg.Key.ID()
+	smaller := string(self[:]) < string(s.id[:])
+	return smaller == s.dialled
+}
+
+// run starts what runs for a session until its connection ends.
+func (s *session) run() {
+	s.ledger.init()
+	s.flows = make(map[uint64]*PacketFlow)
+	jobs := []func(){s.acceptStreams, s.receiveDatagrams}
+	if s.dialled {
+		jobs = append(jobs, s.migrate)
+	}
+	var wg sync.WaitGroup
+	s.m.wg.Add(1)
+	for _, job := range jobs {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			job()
+		}()
+	}
+	go func() {
+		defer s.m.wg.Done()
+		<-s.conn.Context().Done()
+		wg.Wait()
+		s.closeFlows()
+		s.m.remove(s)
+	}()
+}
+
+// acceptStreams takes what the peer opens, each in a goroutine of its own: a
+// slow header must not hold up the next stream.
+func (s *session) acceptStreams() {
+	for {
+		stream, err := s.conn.AcceptStream(s.conn.Context())
+		if err != nil {
+			return
+		}
+		s.ledger.accepted(uint64(stream.StreamID()))
+		s.m.wg.Add(1)
+		go func() {
+			defer s.m.wg.Done()
+			s.serve(stream)
+		}()
+	}
+}
+
+// serve reads a stream's header and hands the stream to whom it is for.
+func (s *session) serve(stream *quic.Stream) {
+	k, service, err := readHeader(stream)
+	if err != nil {
+		s.refuse(stream, codeBadHeader)
+		return
+	}
+	switch k {
+	case kindPing:
+		s.answerPing(stream)
+	case kindDrain:
+		s.answerDrain(stream)
+	case kindStream, kindDatagram:
+		if s.m.cfg.Allow != nil && !s.m.cfg.Allow(s.id, service) {
+			s.refuse(stream, codeNotAllowed)
+			return
+		}
+		if code := s.deliver(stream, k, service); code != codeDone {
+			s.refuse(stream, code)
+		}
+	}
+}
+
+// deliver gives a stream to the listener of its service.
+func (s *session) deliver(stream *quic.Stream, k kind, service string) quic.StreamErrorCode {
+	s.m.mu.Lock()
+	l, p := s.m.listeners[service], s.m.packets[service]
+	s.m.mu.Unlock()
+	switch {
+	case k == kindStream && l != nil:
+		return l.offer(newConn(s, stream, service))
+	case k == kindDatagram && p != nil:
+		s.newFlow(stream, service, p)
+		return codeDone
+	}
+	return codeUnknownService
+}
+
+func (s *session) refuse(stream *quic.Stream, code quic.StreamErrorCode) {
+	stream.CancelRead(code)
+	stream.CancelWrite(code)
+	s.ledger.consumed(uint64(stream.StreamID()))
+}
+
+// open opens a stream with its header. The header leaves with the first packet;
+// nothing waits for the peer.
+func (s *session) open(ctx context.Context, k kind, service string) (*quic.Stream, error) {
+	stream, err := s.conn.OpenStreamSync(ctx)
+	if err != nil {
+		return nil, s.explain(service, err)
+	}
+	s.ledger.opened(uint64(stream.StreamID()))
+	if _, err := stream.Write(appendHeader(nil, k, service)); err != nil {
+		return nil, s.explain(service, err)
+	}
+	return stream, nil
+}
+
+// explain turns what the peer refused into a RefusedError.
+func (s *session) explain(service string, err error) error {
+	var stream *quic.StreamError
+	if errors.As(err, &stream) && stream.Remote {
+		if reason := reasons[stream.ErrorCode]; reason != "" {
+			return &RefusedError{s.id, service, reason}
+		}
+	}
+	var app *quic.ApplicationError
+	if errors.As(err, &app) && app.Remote && app.ErrorCode == codeNotAdmitted {
+		return &RefusedError{s.id, "", "it does not allow this node to connect; ask its owner"}
+	}
+	return err
+}

@@ -1,0 +1,230 @@
+package bodkin
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"syscall"
+	"time"
+
+	"bodkin/internal/node"
+	"bodkin/internal/path"
+	"bodkin/punch"
+)
+
+// networkEvery is how often the interfaces are looked at for a change.
+const networkEvery = 5 * time.Second
+
+// loop steps the core: the one goroutine that owns the node's state. It ends
+// with the node, after a goodbye to the server.
+func (n *Node) loop() {
+	l := loop{node: n, timer: time.NewTimer(time.Hour)}
+	defer l.end()
+	l.network()
+	l.resolve()
+	look := time.NewTicker(networkEvery)
+	defer look.Stop()
+	for {
+		select {
+		case <-n.ctx.Done():
+			return
+		case in := <-n.inputs:
+			l.step(in)
+		case <-l.timer.C:
+			l.step(node.Input{Op: node.Tick})
+		case <-look.C:
+			l.network()
+		}
+	}
+}
+
+type loop struct {
+	node     *Node
+	timer    *time.Timer
+	out      []node.Action
+	prefixes []netip.Prefix
+	started  bool
+}
+
+func (l *loop) step(in node.Input) {
+	var next time.Time
+	l.out, next = l.node.core.Step(time.Now(), in, l.out[:0])
+	for _, a := range l.out {
+		l.do(a)
+	}
+	clear(l.out)
+	if next.IsZero() {
+		l.timer.Stop()
+		return
+	}
+	l.timer.Reset(max(time.Until(next), 0))
+}
+
+// do does what the core asks for.
+func (l *loop) do(a node.Action) {
+	n := l.node
+	switch a.Op {
+	case node.Send:
+		err := n.path.SendControl(a.By.Local, a.By.To, a.TTL, a.Data)
+		if err != nil && !errors.Is(err, net.ErrClosed) {
+			n.cfg.Logger.Debug("packet not sent", "to", a.By.To, "error", err)
+		}
+	case node.Resolve:
+		l.resolve()
+	case node.Servers:
+		n.path.SetServers(a.Servers...)
+	case node.AddPeer:
+		n.known.add(a.Overlay, a.ID)
+		n.path.AddPeer(a.Overlay)
+	case node.Alias:
+		n.known.alias(a.Overlay, a.Of)
+		n.path.Alias(a.Overlay, a.Of)
+	case node.RemovePeer:
+		n.known.remove(a.Overlay)
+		n.path.RemovePeer(a.Overlay)
+	case node.Hear:
+		n.path.Hear(a.Overlay, a.By)
+	case node.Unhear:
+		n.path.Unhear(a.By)
+	case node.Publish:
+		n.path.Publish(a.Overlay, a.Routes)
+		n.known.routes(a.Overlay, a.Routes)
+		if len(a.Routes) > 0 {
+			n.sessions.Prefer(a.Overlay, a.Routes[0].Transport())
+		}
+	case node.Happened:
+		n.happened(a)
+	case node.Registered:
+		if n.known.registered(a.Registered) {
+			n.emit(Event{Kind: EventRegistered, Endpoint: firstOf(a.Registered.Observed)})
+		}
+	case node.RegisterFailed:
+		n.known.unregistered(&ServerError{Server: n.url.String(), Err: a.Err})
+		n.cfg.Logger.Warn("not registered", "server", n.url.String(), "error", a.Err)
+	case node.ServerLost:
+		n.known.unregistered(&ServerError{Server: n.url.String(), Err: errors.New("it no longer answers; trying again")})
+		n.emit(Event{Kind: EventServerLost})
+	case node.Displaced:
+		n.known.displace()
+		n.emit(Event{Kind: EventDisplaced})
+	}
+}
+
+// happened passes on what happened to a peer.
+func (n *Node) happened(a node.Action) {
+	h := a.Event
+	e := Event{Peer: a.ID, Reason: h.Reason}
+	switch h.Kind {
+	case path.WasIntroduced:
+		e.Kind = EventIntroduced
+		e.Route = Route{Endpoint: firstOf(h.Endpoints)}
+	case path.RouteUp:
+		e.Kind, e.Route = EventRouteConfirmed, routeOf(h.Route)
+		if !h.Route.Direct() {
+			return // a relay is there or not; it is not confirmed
+		}
+	case path.RouteDown:
+		e.Kind, e.Route = EventRouteLost, routeOf(h.Route)
+	case path.Switched:
+		e.Kind, e.Route = EventSwitched, routeOf(h.Route)
+	case path.Failed:
+		e.Kind, e.Reason = EventFailed, h.Err.Error()
+		n.known.failed(a.Overlay, h.Err)
+	case path.Restarted:
+		n.sessions.CloseSession(a.Overlay)
+		return
+	case path.AttemptEnded:
+		e.Kind, e.Probes = EventAttemptEnded, h.Report.Sent
+	}
+	n.emit(e)
+}
+
+func (n *Node) emit(e Event) {
+	e.Time = time.Now()
+	n.cfg.Logger.Info(string(e.Kind), "peer", e.Peer.Short(), "route", e.Route.Transport, "endpoint", e.Route.Endpoint, "reason", e.Reason)
+	n.events.publish(e)
+}
+
+func routeOf(r path.Route) Route {
+	out := Route{Transport: r.Transport().String(), Endpoint: r.To, RTT: r.RTT}
+	if r.Kind != 0 {
+		out.Kind = r.Kind.String()
+	}
+	return out
+}
+
+func firstOf(endpoints []netip.AddrPort) netip.AddrPort {
+	if len(endpoints) == 0 {
+		return netip.AddrPort{}
+	}
+	return endpoints[0]
+}
+
+// network tells the core about sockets and addresses, when they changed.
+func (l *loop) network() {
+	prefixes, err := l.node.cfg.Network.Prefixes()
+	if err != nil {
+		l.node.cfg.Logger.Warn("interfaces not readable", "error", err)
+	}
+	slices.SortFunc(prefixes, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
+	if l.started && slices.Equal(prefixes, l.prefixes) {
+		return
+	}
+	l.started, l.prefixes = true, prefixes
+	var sockets []path.LocalSocket
+	for i, s := range l.node.sockets {
+		sockets = append(sockets, path.LocalSocket{Local: punch.Local(i + 1), Bound: s.Local()})
+	}
+	l.step(node.Input{Op: node.Network, Sockets: sockets, Links: prefixes})
+}
+
+// resolveAgain is how long a failed look-up waits.
+const resolveAgain = 2 * time.Second
+
+// resolve looks up the server's name beside the loop, until it succeeds.
+func (l *loop) resolve() {
+	n := l.node
+	if !n.resolving.CompareAndSwap(false, true) {
+		return
+	}
+	n.wg.Add(1)
+	go func() {
+		defer n.wg.Done()
+		defer n.resolving.Store(false)
+		for n.ctx.Err() == nil {
+			addrs, err := net.DefaultResolver.LookupNetIP(n.ctx, "ip", n.url.Host)
+			if err == nil {
+				n.tell(node.Input{Op: node.Resolved, Servers: withPort(addrs, n.url.Port)})
+				return
+			}
+			n.known.unregistered(&ServerError{Server: n.url.String(), Err: err})
+			select {
+			case <-time.After(resolveAgain):
+			case <-n.ctx.Done():
+			}
+		}
+	}()
+}
+
+func withPort(addrs []netip.Addr, port uint16) (out []netip.AddrPort) {
+	for _, a := range addrs {
+		out = append(out, netip.AddrPortFrom(a.Unmap(), port))
+	}
+	return out
+}
+
+// end says goodbye to the server and closes the sockets, which ends the readers.
+func (l *loop) end() {
+	l.timer.Stop()
+	l.step(node.Input{Op: node.Close})
+	l.timer.Stop()
+	l.node.closeSockets()
+}
+
+// noFamily reports whether all errors say that the system lacks the family.
+func noFamily(errs []error) bool {
+	return !slices.ContainsFunc(errs, func(err error) bool {
+		return !errors.Is(err, syscall.EAFNOSUPPORT) && !errors.Is(err, syscall.EADDRNOTAVAIL)
+	})
+}

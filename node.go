@@ -1,0 +1,233 @@
+package bodkin
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"iter"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"bodkin/internal/node"
+	"bodkin/internal/path"
+	"bodkin/internal/session"
+	"bodkin/internal/sock"
+	"bodkin/peer"
+	"bodkin/punch"
+	"bodkin/rendezvous"
+)
+
+// Node is this machine among its peers. All methods are safe for concurrent use.
+type Node struct {
+	cfg      Config
+	url      rendezvous.URL
+	instance uint64
+	started  time.Time
+
+	path     *path.Socket
+	sessions *session.Manager
+	sockets  []*sock.Socket
+
+	inputs chan node.Input
+	core   *node.Core // of the loop alone
+	events broadcaster
+	known  known
+
+	resolving atomic.Bool
+
+	ctx    context.Context // ends with the node
+	cancel context.CancelCauseFunc
+	wg     sync.WaitGroup
+}
+
+// Start opens a node's sockets and begins to register it with its server. It
+// does not wait for the server: Dial does, and [Node.WaitRegistered]. The node
+// runs until Close; ctx bounds only the start.
+func Start(ctx context.Context, cfg Config) (*Node, error) {
+	cfg, url, err := cfg.check()
+	if err != nil {
+		return nil, err
+	}
+	var seed [8]byte
+	_, _ = rand.Read(seed[:])
+	n := &Node{
+		cfg:      cfg,
+		url:      url,
+		instance: binary.BigEndian.Uint64(seed[:]) | 1, // 0 stands for whichever accepts
+		started:  time.Now(),
+		inputs:   make(chan node.Input, 256),
+	}
+	n.ctx, n.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	if err := n.openSockets(ctx); err != nil {
+		n.cancel(err)
+		return nil, err
+	}
+	n.path = path.NewSocket(path.SocketConfig{
+		Overlay: peer.Overlay(n.ID(), n.instance),
+		Dialled: session.Dialled,
+		Control: func(l punch.Local, from netip.AddrPort, b []byte) {
+			n.offer(node.Input{Op: node.Packet, Local: l, From: from, Data: b})
+		},
+		Active: func(overlay netip.Addr, by path.Key, heard time.Time) {
+			n.offer(node.Input{Op: node.Active, Overlay: overlay, By: by, Heard: heard})
+		},
+	})
+	for i, s := range n.sockets {
+		n.path.SetSocket(punch.Local(i+1), s)
+	}
+	if n.sessions, err = session.NewManager(n.sessionConfig()); err != nil {
+		n.closeSockets()
+		n.path.Close()
+		n.cancel(err)
+		return nil, fmt.Errorf("bodkin: %w", err)
+	}
+	n.core = node.New(node.Config{
+		Key: cfg.Key, Server: url.ID, Instance: n.instance, Peers: cfg.Peers,
+		Direct: cfg.Transports == nil || len(cfg.Transports) > 0,
+	})
+	n.run()
+	return n, nil
+}
+
+// openSockets opens a socket for each address family that the system has.
+func (n *Node) openSockets(ctx context.Context) error {
+	v4, v6 := n.cfg.bindAddrs()
+	var errs []error
+	for network, bind := range map[string]netip.AddrPort{"udp4": v4, "udp6": v6} {
+		s, err := sock.Open(ctx, n.cfg.Network, network, bind)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		n.sockets = append(n.sockets, s)
+	}
+	if len(n.sockets) == 0 || n.cfg.Port != 0 && len(errs) > 0 && !noFamily(errs) {
+		n.closeSockets()
+		return fmt.Errorf("bodkin: open UDP port %d: %w", n.cfg.Port, errors.Join(errs...))
+	}
+	return nil
+}
+
+// run starts what runs until Close: the control loop and a reader a socket.
+func (n *Node) run() {
+	n.wg.Add(1)
+	go func() {
+		defer n.wg.Done()
+		n.loop()
+	}()
+	for i, s := range n.sockets {
+		n.wg.Add(1)
+		go func() {
+			defer n.wg.Done()
+			err := s.Read(func(from netip.AddrPort, b []byte) { n.path.Deliver(punch.Local(i+1), from, b) })
+			if err != nil {
+				n.cfg.Logger.Error("socket failed", "socket", s.Local(), "error", err)
+			}
+		}()
+	}
+}
+
+// offer hands the loop something that may be dropped if it is far behind.
+func (n *Node) offer(in node.Input) {
+	select {
+	case n.inputs <- in:
+	default:
+	}
+}
+
+// tell hands the loop something that must not be lost.
+func (n *Node) tell(in node.Input) {
+	select {
+	case n.inputs <- in:
+	case <-n.ctx.Done():
+	}
+}
+
+// ID is who this node is.
+func (n *Node) ID() peer.ID { return n.cfg.Key.ID() }
+
+// Listen takes connections to a service from now on. Its Accept returns
+// *[Conn]s; it refuses, and the peer is told, what Config.Peers and Config.Allow
+// do not let in. If another process listens with the same key, this one takes
+// its place.
+func (n *Node) Listen(service string) (net.Listener, error) {
+	l, err := n.sessions.Listen(service)
+	if err != nil {
+		return nil, err
+	}
+	n.tell(node.Input{Op: node.Accept})
+	return &listener{Listener: l, node: n}, nil
+}
+
+// ListenPacket takes datagrams to a service from now on: unreliable, unordered,
+// and encrypted like everything. ReadFrom's addresses name peer and flow.
+func (n *Node) ListenPacket(service string) (net.PacketConn, error) {
+	l, err := n.sessions.ListenPacket(service)
+	if err != nil {
+		return nil, err
+	}
+	n.tell(node.Input{Op: node.Accept})
+	return l, nil
+}
+
+// Dial connects to a service of a peer. It returns as soon as the connection is
+// encrypted and the peer's identity proved, usually still over the relay; a
+// refusal comes with the first Read, as a *[RefusedError]. Dial waits for the
+// server until ctx ends.
+func (n *Node) Dial(ctx context.Context, id peer.ID, service string) (*Conn, error) {
+	c, err := reach(ctx, n, id, func(ctx context.Context, at netip.AddrPort) (*session.Conn, error) {
+		return n.sessions.Dial(ctx, id, at, service)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Conn{Conn: c, node: n}, nil
+}
+
+// DialPacket opens a flow of unreliable datagrams to a service of a peer.
+func (n *Node) DialPacket(ctx context.Context, id peer.ID, service string) (net.Conn, error) {
+	return reach(ctx, n, id, func(ctx context.Context, at netip.AddrPort) (net.Conn, error) {
+		return n.sessions.DialPacket(ctx, id, at, service)
+	})
+}
+
+// Ping asks a peer for an answer, over the route that data would take. Every
+// listening node answers.
+func (n *Node) Ping(ctx context.Context, id peer.ID) (Pong, error) {
+	return reach(ctx, n, id, func(ctx context.Context, at netip.AddrPort) (Pong, error) {
+		rtt, err := n.sessions.Ping(ctx, id, at)
+		return Pong{RTT: rtt, Route: n.known.route(at.Addr())}, err
+	})
+}
+
+// Events yields what happens from now on, until ctx ends or the node is closed.
+// A reader that is far behind misses some.
+func (n *Node) Events(ctx context.Context) iter.Seq[Event] { return n.events.subscribe(ctx, n.ctx) }
+
+// Close ends the node at once: what was written and not yet read by the peer may
+// be lost. [Node.Shutdown] waits.
+func (n *Node) Close() error {
+	n.cancel(ErrClosed)
+	_ = n.sessions.Close()
+	n.wg.Wait()
+	n.path.Close()
+	return nil
+}
+
+// Shutdown waits until the peers have read what was written to them, or ctx
+// ends, and then closes the node.
+func (n *Node) Shutdown(ctx context.Context) error {
+	err := n.sessions.Shutdown(ctx)
+	return errors.Join(err, n.Close())
+}
+
+func (n *Node) closeSockets() {
+	for _, s := range n.sockets {
+		_ = s.Close()
+	}
+}

@@ -1,0 +1,353 @@
+package rendezvous
+
+import (
+	"crypto/rand"
+	"errors"
+	"io"
+	"net/netip"
+	"slices"
+	"time"
+
+	"bodkin/internal/wire"
+	"bodkin/peer"
+
+	"github.com/pion/stun/v3"
+)
+
+var (
+	// ErrNoServer: nothing answers at the server's endpoint.
+	ErrNoServer = errors.New("no answer; is a server running there, and does the network let UDP through?")
+	// ErrWrongServer: something answers there, but cannot prove the key that
+	// the URL names.
+	ErrWrongServer = errors.New("it answers, but does not have the key that the URL names; get the URL from the server's owner again")
+	// ErrServerFull: the server has reached its limits.
+	ErrServerFull = errors.New("it takes no more registrations")
+	// ErrNotReachable: the server does not introduce us: the peer is offline,
+	// unknown to it, or does not allow us. It does not say which.
+	ErrNotReachable = errors.New("peer not reachable: it is offline, uses another server, or does not allow this node")
+	// ErrTooMany: the server wants fewer introductions.
+	ErrTooMany = errors.New("the server takes no more introductions at the moment; try again in some seconds")
+	// ErrNoIntroduction: the server did not answer the request.
+	ErrNoIntroduction = errors.New("the server did not answer the request for an introduction")
+)
+
+// AgentConfig is what an Agent is made of.
+type AgentConfig struct {
+	Key       peer.Key
+	Server    peer.ID
+	Instance  uint64        // drawn by the process
+	Rand      io.Reader     // crypto/rand if nil
+	Keepalive time.Duration // between refreshes; 15 s if 0
+}
+
+// AgentOp says what an AgentInput or AgentAction is.
+type AgentOp uint8
+
+// Inputs of an Agent.
+const (
+	// AgentServers names the server's endpoints, one a family, each with the
+	// socket to reach it by. Given again, it moves the Agent there.
+	AgentServers AgentOp = iota + 1
+	// AgentPacket is a STUN packet that came from one of these endpoints.
+	AgentPacket
+	// AgentUpdate changes what the node says of itself.
+	AgentUpdate
+	// AgentAsk asks for an introduction to Target with a sealed Offer. Token
+	// comes back with the answer.
+	AgentAsk
+	// AgentCloseChannel ends a relay channel.
+	AgentCloseChannel
+	// AgentLeave says goodbye.
+	AgentLeave
+	// AgentTick says only that it is later.
+	AgentTick
+)
+
+// Actions of an Agent.
+const (
+	// AgentSend asks to send Data To a server endpoint.
+	AgentSend AgentOp = iota + 32
+	// AgentRegistered says that the server knows us. Again is set if it had
+	// forgotten us: relay channels are gone.
+	AgentRegistered
+	// AgentFailed says why it does not; the Agent goes on trying.
+	AgentFailed
+	// AgentLost says that the server no longer answers; it goes on trying.
+	AgentLost
+	// AgentResolve asks to look the server's name up again.
+	AgentResolve
+	// AgentAsking says that the Ask of Token is under way; data may leave on
+	// Channel already.
+	AgentAsking
+	// AgentIntroduced is the answer: the Party that we asked for.
+	AgentIntroduced
+	// AgentNotIntroduced is the other answer, with an Err.
+	AgentNotIntroduced
+	// AgentAsked is another node's introduction to us: a Party with its Offer.
+	AgentAsked
+	// AgentChannelLost says that the server does not have that Channel.
+	AgentChannelLost
+	// AgentDisplaced says that another process accepts in our place.
+	AgentDisplaced
+)
+
+// ServerEndpoint is an endpoint of the server and the socket to reach it by.
+type ServerEndpoint struct {
+	Local uint32
+	Addr  netip.AddrPort
+}
+
+// AgentInput is something that happened.
+type AgentInput struct {
+	Op          AgentOp
+	Servers     []ServerEndpoint
+	From        netip.AddrPort
+	Data        []byte
+	Description []byte
+	Accepting   bool
+	Peers       []peer.ID // who may be introduced to us; nil: anybody
+	Token       uint64
+	Target      peer.ID
+	Offer       []byte
+	Channel     wire.Channel
+}
+
+// AgentAction is something to do, or to know.
+type AgentAction struct {
+	Op         AgentOp
+	To         ServerEndpoint // of a Send, and of what arrived or will leave by it
+	Data       []byte
+	Registered wire.Registered
+	Again      bool
+	Token      uint64
+	Channel    wire.Channel
+	Party      wire.Party
+	Err        error
+}
+
+// Agent is a node's side of the rendezvous: it registers, keeps the mappings of
+// the node's socket alive, asks for introductions and takes them. It has no
+// I/O, clock or goroutine, and is not safe for concurrent use.
+type Agent struct {
+	cfg     AgentConfig
+	secret  peer.Secret
+	servers []*serverLeg
+	primary *serverLeg
+
+	state     agentState
+	handle    wire.Handle
+	keys      wire.LinkKeys
+	window    wire.Window
+	sequence  uint64
+	counter   uint64 // of our Registers
+	box       []byte // of the Register under way
+	hints     time.Time
+	failures  int // Registers that nothing valid answered
+	silentFor int // tries without any answer
+	reported  bool
+	wasUp     bool
+
+	description []byte
+	accepting   bool
+	displaced   bool
+	peers       []peer.ID
+	epoch       uint32
+	dirty       bool // the server does not know the latest of these
+	revision    uint32
+	observed    []netip.AddrPort
+
+	asks     []*agentAsk
+	channels map[peer.ID]wire.Channel
+	nextChan wire.Channel
+	told     [16]wire.TransactionID // the latest introductions to us, a ring
+	toldN    int
+
+	now time.Time
+	out []AgentAction
+}
+
+type agentState uint8
+
+const (
+	stateIdle    agentState = iota // no server endpoint, or said goodbye
+	stateHello                     // a Register without NONCE is under way
+	stateProving                   // a Register with NONCE and BOX is
+	stateUp                        // registered
+)
+
+// serverLeg is our way to the server in one address family, and the one request
+// that is under way on it.
+type serverLeg struct {
+	ServerEndpoint
+	id       wire.TransactionID
+	nonce    []byte
+	attached bool // the server knows our endpoint in this family
+	tries    int
+	sentAt   time.Time
+	nextAt   time.Time
+	rtt      time.Duration
+}
+
+const (
+	defaultKeepalive = 15 * time.Second
+	firstRTO         = 250 * time.Millisecond
+	maxRTO           = 8 * time.Second
+	// helloTries without an answer are reported; the Agent goes on.
+	helloTries = 4
+	// refreshTries without an answer mean that the server is gone.
+	refreshTries = 5
+	// hintPause is how often an unauthenticated message can make us ask.
+	hintPause = 2 * time.Second
+)
+
+// NewAgent makes an Agent. It fails only if the server's ID is not one.
+func NewAgent(cfg AgentConfig) (*Agent, error) {
+	secret, err := cfg.Key.Shared(cfg.Server)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Rand == nil {
+		cfg.Rand = rand.Reader
+	}
+	if cfg.Keepalive == 0 {
+		cfg.Keepalive = defaultKeepalive
+	}
+	return &Agent{cfg: cfg, secret: secret, channels: make(map[peer.ID]wire.Channel)}, nil
+}
+
+// Step takes an input at the time now and appends the actions to do. It wants to
+// be called again at next; a zero next means that only an input matters.
+func (a *Agent) Step(now time.Time, in AgentInput, out []AgentAction) (actions []AgentAction, next time.Time) {
+	a.now, a.out = now, out
+	switch in.Op {
+	case AgentServers:
+		a.setServers(in.Servers)
+	case AgentPacket:
+		a.packet(in.From, in.Data)
+	case AgentUpdate:
+		a.update(in)
+	case AgentAsk:
+		a.ask(in)
+	case AgentCloseChannel:
+		a.closeChannel(in.Channel)
+	case AgentLeave:
+		a.leave()
+	}
+	next = a.run()
+	actions, a.out = a.out, nil
+	return actions, next
+}
+
+func (a *Agent) emit(x AgentAction) { a.out = append(a.out, x) }
+
+func (a *Agent) send(l *serverLeg, b []byte) {
+	a.emit(AgentAction{Op: AgentSend, To: l.ServerEndpoint, Data: b})
+}
+
+func (a *Agent) transaction() (id wire.TransactionID) {
+	if _, err := io.ReadFull(a.cfg.Rand, id[:]); err != nil {
+		panic("rendezvous: no randomness: " + err.Error())
+	}
+	return id
+}
+
+// seal builds a sealed message of ours. Every one, repeats included, has its own
+// sequence number.
+func (a *Agent) seal(t stun.MessageType, id wire.TransactionID, nonce []byte, content wire.Attrs) []byte {
+	a.sequence++
+	e := wire.Envelope{Type: t, ID: id, Handle: a.handle, Sequence: a.sequence, Nonce: nonce}
+	return e.Seal(nil, &a.keys.ToServer, content)
+}
+
+func (a *Agent) setServers(endpoints []ServerEndpoint) {
+	same := len(endpoints) == len(a.servers) && !slices.ContainsFunc(a.servers, func(l *serverLeg) bool {
+		return !slices.Contains(endpoints, l.ServerEndpoint)
+	})
+	if same && a.state != stateIdle {
+		return
+	}
+	a.servers, a.primary = nil, nil
+	for _, e := range endpoints {
+		a.servers = append(a.servers, &serverLeg{ServerEndpoint: e})
+	}
+	if len(endpoints) > 0 {
+		a.hello()
+	}
+}
+
+func (a *Agent) update(in AgentInput) {
+	if in.Accepting && !a.accepting {
+		a.displaced = false // a new wish to accept takes the place back
+	}
+	if slices.Equal(a.description, in.Description) && a.accepting == in.Accepting &&
+		slices.Equal(a.peers, in.Peers) && (a.peers == nil) == (in.Peers == nil) {
+		return
+	}
+	a.description, a.accepting, a.peers = slices.Clone(in.Description), in.Accepting, slices.Clone(in.Peers)
+	if in.Peers != nil && a.peers == nil {
+		a.peers = []peer.ID{}
+	}
+	a.changed()
+}
+
+// changed tells the server at once what is new.
+func (a *Agent) changed() {
+	a.dirty = true
+	if a.state == stateUp {
+		a.refresh(a.primary, true)
+	}
+}
+
+// registration is what we say of ourselves.
+func (a *Agent) registration() wire.Registration {
+	r := wire.Registration{Instance: a.cfg.Instance, Counter: a.counter, Description: a.description}
+	if a.accepting && !a.displaced {
+		r.Flags |= wire.FlagAccepting
+	}
+	if a.peers == nil {
+		r.Flags |= wire.FlagOpen
+		return r
+	}
+	r.Epoch = wire.Epoch(a.now)
+	self := a.cfg.Key.ID()
+	for _, p := range a.peers {
+		if s, err := a.cfg.Key.Shared(p); err == nil && len(r.Tags) < wire.MaxTags {
+			r.Tags = append(r.Tags, wire.PolicyTag(s, p, self, a.cfg.Server, r.Epoch))
+		}
+	}
+	return r
+}
+
+// run does what is due and returns when the next thing is.
+func (a *Agent) run() (next time.Time) {
+	earliest := func(t time.Time) {
+		if !t.IsZero() && (next.IsZero() || t.Before(next)) {
+			next = t
+		}
+	}
+	if a.state == stateUp && a.peers != nil && a.epoch != wire.Epoch(a.now) {
+		a.epoch = wire.Epoch(a.now)
+		a.changed()
+	}
+	for _, l := range a.servers {
+		if !l.nextAt.IsZero() && !a.now.Before(l.nextAt) {
+			a.due(l)
+		}
+	}
+	for _, l := range a.servers {
+		earliest(l.nextAt)
+	}
+	if a.state == stateUp {
+		earliest(a.runAsks())
+	}
+	return next
+}
+
+// rto is how long the try after n tries waits for its answer.
+func (l *serverLeg) rto(n int) time.Duration {
+	first := firstRTO
+	if l.rtt > 0 {
+		first = max(2*l.rtt, 100*time.Millisecond)
+	}
+	return min(first<<min(n, 6), maxRTO)
+}

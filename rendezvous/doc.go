@@ -1,0 +1,14 @@
+// Package rendezvous is the third party: a server that anyone can run, which
+// keeps the endpoints of nodes for a while, introduces two of them to each other
+// at the same moment, and relays between them where no hole opens. It is trusted
+// with availability and with who talks to whom, never with content or identity.
+//
+//	server.go    the server over UDP: sockets and nothing else
+//	registry.go  the server's state: a state machine without I/O or clock
+//	register.go  who is there: Register and Refresh
+//	introduce.go both at once: Introduce and Introduced
+//	relay.go     ChannelData between introduced peers
+//	agent.go     a node's side of it all, a state machine too
+//
+// docs/protocol.md has every message with its bytes.
+package rendezvous

@@ -1,0 +1,71 @@
+package rendezvous
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"bodkin/peer"
+)
+
+// DefaultPort is STUN's (RFC 8489 §18.6).
+const DefaultPort = 3478
+
+// Scheme is that of a server's URL.
+const Scheme = "bodkin"
+
+// URL names a server: where it is, and by its key, who it is.
+type URL struct {
+	Host string // a name or an IP address, without brackets
+	Port uint16
+	ID   peer.ID
+}
+
+// ErrBadURL is wrapped by every error about a text that is no server's URL.
+var ErrBadURL = errors.New("not a server URL")
+
+const urlHint = "it looks like bodkin://host:3478/SERVERID, as `bodkin serve` prints it"
+
+// ParseURL reads bodkin://host[:port]/SERVERID.
+func ParseURL(text string) (URL, error) {
+	if text == "" {
+		return URL{}, fmt.Errorf("%w: it is empty; %s", ErrBadURL, urlHint)
+	}
+	u, err := url.Parse(strings.TrimSpace(text))
+	if err != nil {
+		return URL{}, fmt.Errorf("%w: %w; %s", ErrBadURL, err, urlHint)
+	}
+	if u.Scheme != Scheme {
+		return URL{}, fmt.Errorf("%w: %q does not begin with %s://; %s", ErrBadURL, text, Scheme, urlHint)
+	}
+	if u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return URL{}, fmt.Errorf("%w: %q has more than host, port and ID; %s", ErrBadURL, text, urlHint)
+	}
+	out := URL{Host: u.Hostname(), Port: DefaultPort}
+	if out.Host == "" {
+		return URL{}, fmt.Errorf("%w: %q has no host; %s", ErrBadURL, text, urlHint)
+	}
+	if p := u.Port(); p != "" {
+		n, err := strconv.ParseUint(p, 10, 16)
+		if err != nil || n == 0 {
+			return URL{}, fmt.Errorf("%w: port %q is not between 1 and 65535", ErrBadURL, p)
+		}
+		out.Port = uint16(n)
+	}
+	id := strings.Trim(u.Path, "/")
+	if id == "" {
+		return URL{}, fmt.Errorf("%w: %q has no server ID at its end; %s", ErrBadURL, text, urlHint)
+	}
+	if out.ID, err = peer.ParseID(id); err != nil {
+		return URL{}, fmt.Errorf("%w: server ID: %w", ErrBadURL, err)
+	}
+	return out, nil
+}
+
+// String is the URL's text, always with its port.
+func (u URL) String() string {
+	return fmt.Sprintf("%s://%s/%s", Scheme, net.JoinHostPort(u.Host, strconv.Itoa(int(u.Port))), u.ID)
+}

@@ -1,0 +1,65 @@
+package bodkin
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"bodkin/internal/sock"
+	"bodkin/peer"
+	"bodkin/punch"
+)
+
+// admit reports whether a peer may connect at all.
+func (n *Node) admit(id peer.ID) bool {
+	return n.cfg.Peers == nil || slices.Contains(n.cfg.Peers, id)
+}
+
+// Status is a snapshot of what the node knows.
+func (n *Node) Status() Status {
+	s := Status{
+		ID: n.ID(), Server: n.url.String(), Since: n.started, Services: n.sessions.Services(),
+		Ignored: map[string]uint64{"stray": n.path.Stray.Load(), "overrun": n.path.Overrun.Load()},
+	}
+	prefixes, _ := n.cfg.Network.Prefixes()
+	for _, c := range n.sockets {
+		s.Local = append(s.Local, c.Local())
+		s.Private = append(s.Private, private(c, prefixes)...)
+	}
+	n.known.mu.Lock()
+	defer n.known.mu.Unlock()
+	s.Registered, s.Displaced = n.known.up, n.known.displaced
+	s.Observed = slices.Clone(n.known.server.Observed)
+	for overlay, p := range n.known.peers {
+		if overlay == p.overlay {
+			s.Peers = append(s.Peers, n.peerStatus(p))
+		}
+	}
+	slices.SortFunc(s.Peers, func(a, b PeerStatus) int { return strings.Compare(a.ID.String(), b.ID.String()) })
+	return s
+}
+
+// private are the endpoints of a socket by the addresses of the interfaces.
+func private(c *sock.Socket, prefixes []netip.Prefix) (out []netip.AddrPort) {
+	for _, p := range prefixes {
+		if p.Addr().Is4() == c.Is4() {
+			out = append(out, netip.AddrPortFrom(p.Addr(), c.Local().Port()))
+		}
+	}
+	return out
+}
+
+// peerStatus is called under the lock of known.
+func (n *Node) peerStatus(p *knownPeer) PeerStatus {
+	out := PeerStatus{ID: p.id, Traffic: make(map[string]Traffic)}
+	for _, r := range p.routes {
+		out.Routes = append(out.Routes, routeOf(r))
+	}
+	t := n.path.Traffic(p.overlay)
+	for class := punch.Relay; class <= punch.UDP; class++ {
+		if t.Sent[class]+t.Received[class] > 0 {
+			out.Traffic[class.String()] = Traffic{Sent: t.Sent[class], Received: t.Received[class]}
+		}
+	}
+	return out
+}
