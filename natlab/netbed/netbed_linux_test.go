@@ -1,0 +1,284 @@
+package netbed_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"bodkin/natlab"
+	"bodkin/natlab/netbed"
+)
+
+func TestMain(m *testing.M) { netbed.Main(m) }
+
+func start(t *testing.T, topology natlab.Topology) *netbed.Lab {
+	t.Helper()
+	netbed.Need(t)
+	l, err := netbed.Start(t.Context(), topology)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	return l
+}
+
+func listen(t *testing.T, h *netbed.Host) *net.UDPConn {
+	t.Helper()
+	c, err := h.ListenPacket(t.Context(), "udp4", netip.AddrPort{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c.(*net.UDPConn)
+}
+
+func port(c *net.UDPConn) uint16 { return c.LocalAddr().(*net.UDPAddr).AddrPort().Port() }
+
+func send(t *testing.T, c *net.UDPConn, to netip.AddrPort, what string) {
+	t.Helper()
+	if _, err := c.WriteToUDPAddrPort([]byte(what), to); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func receive(t *testing.T, c *net.UDPConn, what string) netip.AddrPort {
+	t.Helper()
+	_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	b := make([]byte, 2000)
+	n, from, err := c.ReadFromUDPAddrPort(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(b[:n]) != what {
+		t.Fatalf("got %q, want %q", b[:n], what)
+	}
+	return netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
+}
+
+// silent checks that nothing arrives: with a packet that does, sent afterwards.
+func silent(t *testing.T, c *net.UDPConn) {
+	t.Helper()
+	_ = c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+	b := make([]byte, 2000)
+	if n, from, err := c.ReadFromUDPAddrPort(b); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("got %q from %v, %v", b[:n], from, err)
+	}
+}
+
+func at(a netip.Addr, p uint16) netip.AddrPort { return netip.AddrPortFrom(a, p) }
+
+func TestHomesAreTranslatedFilteredAndDelayed(t *testing.T) {
+	t.Parallel()
+	l := start(t, natlab.TwoHomes(natlab.Options{}))
+	s, a := listen(t, l.Host("server")), listen(t, l.Host("a"))
+	server := at(l.Host("server").Addr(), port(s))
+	begin := time.Now()
+	send(t, a, server, "hello")
+	from := receive(t, s, "hello")
+	if want := at(l.Box("home-a").Addr(), port(a)); from != want {
+		t.Errorf("the server sees %v, want %v", from, want)
+	}
+	send(t, s, from, "answer")
+	receive(t, a, "answer")
+	if rtt := time.Since(begin); rtt < 60*time.Millisecond || rtt > 500*time.Millisecond {
+		t.Errorf("round trip %v, want 60ms", rtt)
+	}
+	stranger := listen(t, l.Host("server"))
+	send(t, stranger, from, "stranger")
+	silent(t, a)
+}
+
+func TestHolePunching(t *testing.T) {
+	t.Parallel()
+	for _, sameLAN := range []bool{false, true} {
+		l := start(t, natlab.TwoHomes(natlab.Options{DelayA: time.Millisecond, DelayB: time.Millisecond, SameLAN: sameLAN}))
+		a, b := listen(t, l.Host("a")), listen(t, l.Host("b"))
+		pa, pb := at(l.Box("home-a").Addr(), port(a)), at(l.Box("home-b").Addr(), port(b))
+		send(t, a, pb, "lost, but it opens")
+		silent(t, b)
+		send(t, b, pa, "through")
+		receive(t, a, "through")
+		send(t, a, pb, "back")
+		receive(t, b, "back")
+		unblock := l.BlockBetween(pa.Addr(), pb.Addr())
+		send(t, a, pb, "blocked")
+		silent(t, b)
+		unblock()
+		send(t, a, pb, "again")
+		receive(t, b, "again")
+	}
+}
+
+func TestOpenersDieInTheCore(t *testing.T) {
+	t.Parallel()
+	l := start(t, natlab.TwoHomes(natlab.Options{DelayA: time.Millisecond, DelayB: time.Millisecond}))
+	seen := make(chan netbed.Packet, 16)
+	l.Watch(func(_ time.Time, link string, toCore bool, p netbed.Packet) {
+		if link == "home-b" && !toCore || link == "home-a" && !toCore {
+			p.Data = nil
+			select {
+			case seen <- p:
+			default:
+			}
+		}
+	})
+	to := at(l.Box("home-b").Addr(), 9)
+	for _, ttl := range []string{"2", "3"} {
+		var c net.PacketConn
+		err := l.Host("a").Do(func() (err error) {
+			c, err = net.ListenPacket("udp4", ":0")
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		setTTL(t, c.(*net.UDPConn), int(ttl[0]-'0'))
+		send(t, c.(*net.UDPConn), to, "opener")
+		p := <-seen
+		if ttl == "2" && p.Protocol != 1 || ttl == "3" && p.Protocol != 17 {
+			t.Errorf("TTL %s: the core sent protocol %d to %v", ttl, p.Protocol, p.To)
+		}
+		_ = c.Close()
+	}
+}
+
+func TestLoss(t *testing.T) {
+	t.Parallel()
+	l := start(t, natlab.Topology{Seed: 7, Hosts: []natlab.Host{
+		{Name: "x", Link: natlab.Link{Loss: 0.3}}, {Name: "y"},
+	}})
+	x, y := listen(t, l.Host("x")), listen(t, l.Host("y"))
+	to := at(l.Host("y").Addr(), port(y))
+	const n = 2000
+	go func() {
+		for range n {
+			_, _ = x.WriteToUDPAddrPort([]byte("packet"), to)
+		}
+		for range 100 {
+			_, _ = x.WriteToUDPAddrPort([]byte("end"), to)
+		}
+	}()
+	b := make([]byte, 100)
+	got := 0
+	for {
+		_ = y.SetReadDeadline(time.Now().Add(10 * time.Second))
+		m, _, err := y.ReadFromUDPAddrPort(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(b[:m]) == "end" {
+			break
+		}
+		got++
+	}
+	if got < n*60/100 || got > n*80/100 {
+		t.Errorf("%d of %d packets arrived over a link that loses 30%%", got, n)
+	}
+}
+
+func TestRate(t *testing.T) {
+	t.Parallel()
+	// 8 Mbit/s is 1,000 packets of 1,000 bytes a second; the queue holds all.
+	l := start(t, natlab.Topology{Hosts: []natlab.Host{
+		{Name: "x", Link: natlab.Link{Rate: 8_000_000, Queue: time.Minute}}, {Name: "y"},
+	}})
+	x, y := listen(t, l.Host("x")), listen(t, l.Host("y"))
+	begin := time.Now()
+	packet := string(make([]byte, 1000-42))
+	for range 200 {
+		send(t, x, at(l.Host("y").Addr(), port(y)), packet)
+	}
+	for range 200 {
+		receive(t, y, packet)
+	}
+	if d := time.Since(begin); d < 195*time.Millisecond {
+		t.Errorf("200 packets took %v, want 200ms at least", d)
+	}
+}
+
+func TestPresets(t *testing.T) {
+	t.Parallel()
+	for _, preset := range natlab.Presets() {
+		t.Run(string(preset), func(t *testing.T) {
+			t.Parallel()
+			l := start(t, natlab.TwoHomes(natlab.Options{PresetA: preset, DelayA: time.Millisecond}))
+			if preset == natlab.Firewall {
+				return // private addresses behind it are not routed
+			}
+			s1, s2, a := listen(t, l.Host("server")), listen(t, l.Host("server")), listen(t, l.Host("a"))
+			server := l.Host("server").Addr()
+			send(t, a, at(server, port(s1)), "one")
+			send(t, a, at(server, port(s2)), "two")
+			m1, m2 := receive(t, s1, "one"), receive(t, s2, "two")
+			if same := m1 == m2; same == (preset == natlab.Random) {
+				t.Errorf("mapped to %v and %v", m1, m2)
+			}
+		})
+	}
+}
+
+func TestIPv6IsFilteredNotTranslated(t *testing.T) {
+	t.Parallel()
+	l := start(t, natlab.TwoHomes(natlab.Options{IPv6: true, DelayA: time.Millisecond, DelayB: time.Millisecond}))
+	open := func(h *netbed.Host) *net.UDPConn {
+		c, err := h.ListenPacket(t.Context(), "udp6", netip.AddrPort{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		return c.(*net.UDPConn)
+	}
+	a, b := open(l.Host("a")), open(l.Host("b"))
+	ea, eb := at(l.Host("a").Addr6(), port(a)), at(l.Host("b").Addr6(), port(b))
+	send(t, a, eb, "lost, but it opens")
+	silent(t, b)
+	send(t, b, ea, "through")
+	if from := receive(t, a, "through"); from != eb {
+		t.Errorf("from %v, want %v", from, eb)
+	}
+}
+
+func TestInsideDelayAndNesting(t *testing.T) {
+	t.Parallel()
+	l := start(t, natlab.Topology{
+		Boxes: []natlab.Box{{Name: "carrier"}, {Name: "home", Behind: "carrier"}},
+		Hosts: []natlab.Host{
+			{Name: "s"}, {Name: "h", Behind: "home", Link: natlab.Link{Delay: 10 * time.Millisecond}},
+			{Name: "neighbour", Behind: "home"},
+		},
+	})
+	s, h, n := listen(t, l.Host("s")), listen(t, l.Host("h")), listen(t, l.Host("neighbour"))
+	begin := time.Now()
+	send(t, h, at(l.Host("s").Addr(), port(s)), "out")
+	from := receive(t, s, "out")
+	if from.Addr() != l.Box("carrier").Addr() {
+		t.Errorf("the server sees %v, want the carrier's address", from)
+	}
+	send(t, s, from, "in")
+	receive(t, h, "in")
+	if d := time.Since(begin); d < 20*time.Millisecond {
+		t.Errorf("round trip %v with 10ms inside the home", d)
+	}
+	send(t, h, at(l.Host("neighbour").Addr(), port(n)), "lan")
+	receive(t, n, "lan")
+}
+
+func TestManyStartsAreQuick(t *testing.T) {
+	netbed.Need(t)
+	begin := time.Now()
+	const n = 10
+	for range n {
+		ctx, cancel := context.WithCancel(t.Context())
+		l, err := netbed.Start(ctx, natlab.TwoHomes(natlab.Options{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Close()
+		cancel()
+	}
+	t.Logf("a lab starts and ends in %v", time.Since(begin)/n)
+}

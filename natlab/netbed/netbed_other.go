@@ -1,0 +1,99 @@
+//go:build !linux
+
+package netbed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"runtime"
+
+	"bodkin/natlab"
+)
+
+var errSystem = fmt.Errorf("no network lab on %s: it is made of Linux namespaces: %w", runtime.GOOS, errors.ErrUnsupported)
+
+// Enter fails: see the package comment.
+func Enter() error { return errSystem }
+
+// Main runs the tests; those that call Need skip.
+func Main(m interface{ Run() int }) { os.Exit(m.Run()) }
+
+// Need skips the test.
+func Need(t interface {
+	Helper()
+	Skip(args ...any)
+},
+) {
+	t.Helper()
+	t.Skip(errSystem)
+}
+
+// Lab does not exist on this system.
+type Lab struct{}
+
+// Start fails.
+func Start(context.Context, natlab.Topology) (*Lab, error) { return nil, errSystem }
+
+// Close does nothing.
+func (*Lab) Close() {}
+
+// Host is nil.
+func (*Lab) Host(string) *Host { return nil }
+
+// Box is nil.
+func (*Lab) Box(string) *Box { return nil }
+
+// SetLink fails.
+func (*Lab) SetLink(string, natlab.Link) error { return errSystem }
+
+// Block does nothing.
+func (*Lab) Block(func(Packet) bool) func() { return func() {} }
+
+// BlockBetween does nothing.
+func (*Lab) BlockBetween(_, _ netip.Addr) func() { return func() {} }
+
+// Watch does nothing.
+func (*Lab) Watch(Tap) {}
+
+// Host does not exist on this system.
+type Host struct{}
+
+// Name is empty.
+func (*Host) Name() string { return "" }
+
+// Addr is not valid.
+func (*Host) Addr() netip.Addr { return netip.Addr{} }
+
+// Addr6 is not valid.
+func (*Host) Addr6() netip.Addr { return netip.Addr{} }
+
+// Do fails.
+func (*Host) Do(func() error) error { return errSystem }
+
+// Start fails.
+func (*Host) Start(*exec.Cmd) error { return errSystem }
+
+// ListenPacket fails.
+func (*Host) ListenPacket(context.Context, string, netip.AddrPort) (net.PacketConn, error) {
+	return nil, errSystem
+}
+
+// Prefixes fails.
+func (*Host) Prefixes() ([]netip.Prefix, error) { return nil, errSystem }
+
+// Box does not exist on this system.
+type Box struct{}
+
+// Addr is not valid.
+func (*Box) Addr() netip.Addr { return netip.Addr{} }
+
+// Addr6 is not valid.
+func (*Box) Addr6() netip.Addr { return netip.Addr{} }
+
+// Do fails.
+func (*Box) Do(func() error) error { return errSystem }
