@@ -44,6 +44,8 @@ type Socket struct {
 	sources atomic.Pointer[map[Key]*link]
 	peers   atomic.Pointer[map[netip.Addr]*entry]
 
+	early []early // relayed packets that came a moment before their channel
+
 	// Stray counts packets from sources that are no route.
 	Stray atomic.Uint64
 	// Overrun counts packets that QUIC did not read in time.
@@ -102,8 +104,14 @@ func (s *Socket) Deliver(local punch.Local, from netip.AddrPort, b []byte) {
 	l := (*s.sources.Load())[key]
 	if l == nil {
 		s.Stray.Add(1)
+		s.hold(key, b)
 		return
 	}
+	s.receive(l, b)
+}
+
+// receive hands a packet of a known source to QUIC.
+func (s *Socket) receive(l *link, b []byte) {
 	l.heard.Store(time.Now().UnixNano())
 	l.peer.received[l.class].Add(uint64(len(b)))
 	to := s.accept
@@ -113,6 +121,32 @@ func (s *Socket) Deliver(local punch.Local, from netip.AddrPort, b []byte) {
 	if !to.push(b, l.from) {
 		s.Overrun.Add(1)
 	}
+}
+
+// early is a relayed packet whose introduction is still on its way through the
+// control loop: the asker's first data travels right behind it.
+type early struct {
+	key  Key
+	data []byte
+	at   time.Time
+}
+
+const (
+	maxEarly  = 32
+	earlyLife = time.Second
+)
+
+// hold keeps a relayed packet for a moment.
+func (s *Socket) hold(k Key, b []byte) {
+	if k.Channel == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.early) == maxEarly {
+		s.early = s.early[1:]
+	}
+	s.early = append(s.early, early{k, append([]byte(nil), b...), time.Now()})
 }
 
 // send sends QUIC's packets to a peer, by the best route of the class, or in an

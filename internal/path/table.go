@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"bodkin/internal/sock"
 	"bodkin/internal/wire"
@@ -163,7 +164,18 @@ func (s *Socket) Hear(overlay netip.Addr, k Key) {
 	if old := (*s.sources.Load())[k]; e == nil || old != nil && old.peer == e {
 		return
 	}
-	update(&s.sources, func(m map[Key]*link) { m[k] = newLink(e, k) })
+	l := newLink(e, k)
+	update(&s.sources, func(m map[Key]*link) { m[k] = l })
+	var kept []early
+	for _, w := range s.early {
+		switch {
+		case w.key == k && time.Since(w.at) < earlyLife:
+			s.receive(l, w.data)
+		case w.key != k:
+			kept = append(kept, w)
+		}
+	}
+	s.early = kept
 }
 
 func newLink(e *entry, k Key) *link {

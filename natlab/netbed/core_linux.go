@@ -37,11 +37,11 @@ type route struct {
 type filter struct{ drop func(Packet) bool }
 
 func newCore() (*core, error) {
-	s, err := newScheduler()
-	if err != nil {
+	c := &core{}
+	var err error
+	if c.schedule, err = newScheduler(c.arrive); err != nil {
 		return nil, err
 	}
-	c := &core{schedule: s}
 	c.routes.Store(&[]route{})
 	c.filters.Store(&[]*filter{})
 	return c, nil
@@ -97,8 +97,8 @@ func (c *core) read(handle func([]byte), p *port) {
 func (c *core) route(from *spoke, frame []byte) {
 	now := time.Now()
 	p, ok := parse(frame[frameHeader:])
-	if !ok {
-		return
+	if !ok || !p.To.Addr().IsGlobalUnicast() {
+		return // what is only for the link, such as multicast listener reports
 	}
 	c.seen(now, from.name, true, p)
 	if c.blocked(p) {
@@ -111,36 +111,44 @@ func (c *core) route(from *spoke, frame []byte) {
 				router = from.gateway[1]
 			}
 			frame = append(make([]byte, frameHeader), timeExceeded(router, p)...)
-			p, _ = parse(frame[frameHeader:])
-			c.forward(now, from, from, frame, p)
+			c.forward(now, from, from, frame)
 		}
 		return
 	}
 	for _, r := range *c.routes.Load() {
 		if r.to.Contains(p.To.Addr()) {
-			c.forward(now, from, r.via, frame, p)
+			c.forward(now, from, r.via, frame)
 			return
 		}
 	}
 }
 
-// forward sends a packet up one line and down the other.
-func (c *core) forward(now time.Time, from, to *spoke, frame []byte, p Packet) {
-	at, ok := from.up.pass(now, len(frame))
-	if !ok {
-		return
+// forward sends a packet up one line; when it has arrived, arrive sends it down
+// the other. In between it is nowhere: what a line does to a packet depends on
+// what came to that line before it, and not on what was sent before it.
+func (c *core) forward(now time.Time, from, to *spoke, frame []byte) {
+	if at, ok := from.up.pass(now, len(frame)); ok {
+		c.schedule.put(held{at: at, frame: copyOf(frame), then: to})
 	}
-	if at, ok = to.down.pass(at, len(frame)); !ok {
+}
+
+// arrive sends a packet down the line that it takes.
+func (c *core) arrive(now time.Time, to *spoke, frame *[]byte) {
+	at, ok := to.down.pass(now, len(*frame))
+	p, valid := parse((*frame)[frameHeader:])
+	if !ok || !valid {
+		frames.Put(frame)
 		return
 	}
 	c.seen(at, to.name, false, p)
-	copy(frame, to.port.header[:12])
+	b := *frame
+	copy(b, to.port.header[:12])
 	ether := uint16(etherIPv4)
 	if p.To.Addr().Is6() {
 		ether = etherIPv6
 	}
-	frame[12], frame[13] = byte(ether>>8), byte(ether)
-	c.schedule.put(at, frame, to.port)
+	b[12], b[13] = byte(ether>>8), byte(ether)
+	c.schedule.put(held{at: at, frame: frame, out: to.port})
 }
 
 // wire passes a frame through a link inside a home.
@@ -154,7 +162,7 @@ func (c *core) wire(s *spoke, up bool, frame []byte) {
 		c.seen(now, s.name, up, p)
 	}
 	if at, ok := l.pass(now, len(frame)); ok {
-		c.schedule.put(at, frame, out)
+		c.schedule.put(held{at: at, frame: copyOf(frame), out: out})
 	}
 }
 

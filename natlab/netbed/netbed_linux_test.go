@@ -148,8 +148,9 @@ func TestOpenersDieInTheCore(t *testing.T) {
 
 func TestLoss(t *testing.T) {
 	t.Parallel()
+	// The rate keeps the sender from running over the receiver.
 	l := start(t, natlab.Topology{Seed: 7, Hosts: []natlab.Host{
-		{Name: "x", Link: natlab.Link{Loss: 0.3}}, {Name: "y"},
+		{Name: "x", Link: natlab.Link{Loss: 0.3, Rate: 10_000_000, Queue: time.Minute}}, {Name: "y"},
 	}})
 	x, y := listen(t, l.Host("x")), listen(t, l.Host("y"))
 	to := at(l.Host("y").Addr(), port(y))

@@ -14,6 +14,8 @@ import (
 // scheduler holds packets until it is their time. One thread of its own waits in
 // ppoll: Go's timers are late by up to a millisecond on an idle machine.
 type scheduler struct {
+	// arrive takes a packet that has come to the core and goes on to a spoke.
+	arrive func(at time.Time, to *spoke, frame *[]byte)
 	mu     sync.Mutex
 	queue  packets
 	serial uint64
@@ -22,12 +24,14 @@ type scheduler struct {
 	closed bool
 }
 
-// held is a packet on its way out of a port.
+// held is a packet on its way: out of a port or, first, through what follows,
+// which takes the frame over at that time.
 type held struct {
 	at     time.Time
 	serial uint64
 	frame  *[]byte
 	out    *port
+	then   *spoke
 }
 
 type packets []held
@@ -48,28 +52,34 @@ func (q *packets) Pop() any {
 
 var frames = sync.Pool{New: func() any { b := make([]byte, 0, maxFrame); return &b }}
 
-func newScheduler() (*scheduler, error) {
+func newScheduler(arrive func(time.Time, *spoke, *[]byte)) (*scheduler, error) {
 	fd, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
 	if err != nil {
 		return nil, err
 	}
-	s := &scheduler{wakeFD: fd, done: make(chan struct{})}
+	s := &scheduler{arrive: arrive, wakeFD: fd, done: make(chan struct{})}
 	go s.run()
 	return s, nil
 }
 
-// put holds a copy of the frame until its time.
-func (s *scheduler) put(at time.Time, frame []byte, out *port) {
+// copyOf is a copy of a frame to hold.
+func copyOf(frame []byte) *[]byte {
 	b := frames.Get().(*[]byte)
 	*b = append((*b)[:0], frame...)
+	return b
+}
+
+// put holds a packet until its time.
+func (s *scheduler) put(h held) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return
 	}
 	s.serial++
-	first := len(s.queue) == 0 || at.Before(s.queue[0].at)
-	heap.Push(&s.queue, held{at, s.serial, b, out})
+	h.serial = s.serial
+	first := len(s.queue) == 0 || h.at.Before(s.queue[0].at)
+	heap.Push(&s.queue, h)
 	if first {
 		s.wake()
 	}
@@ -97,9 +107,13 @@ func (s *scheduler) run() {
 		}
 		s.mu.Unlock()
 		for i, h := range due {
+			due[i] = held{}
+			if h.then != nil {
+				s.arrive(h.at, h.then, h.frame)
+				continue
+			}
 			h.out.write(*h.frame)
 			frames.Put(h.frame)
-			due[i] = held{}
 		}
 		if len(due) == 0 {
 			s.sleep(wait)
