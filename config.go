@@ -47,6 +47,12 @@ func Transports() []string { return []string{"udp"} }
 
 var errNoKey = errors.New("bodkin: Config.Key is the zero key; make one with peer.GenerateKey or read one with peer.LoadKey")
 
+// Check finds what is wrong with a Config; Start does the same first.
+func (c Config) Check() error {
+	_, _, err := c.check()
+	return err
+}
+
 // check completes a Config and finds what is wrong with it.
 func (c Config) check() (Config, rendezvous.URL, error) {
 	if c.Key.IsZero() {

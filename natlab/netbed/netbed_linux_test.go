@@ -15,7 +15,7 @@ import (
 
 func TestMain(m *testing.M) { netbed.Main(m) }
 
-func start(t *testing.T, topology natlab.Topology) *netbed.Lab {
+func start(t testing.TB, topology natlab.Topology) *netbed.Lab {
 	t.Helper()
 	netbed.Need(t)
 	l, err := netbed.Start(t.Context(), topology)
@@ -26,7 +26,7 @@ func start(t *testing.T, topology natlab.Topology) *netbed.Lab {
 	return l
 }
 
-func listen(t *testing.T, h *netbed.Host) *net.UDPConn {
+func listen(t testing.TB, h *netbed.Host) *net.UDPConn {
 	t.Helper()
 	c, err := h.ListenPacket(t.Context(), "udp4", netip.AddrPort{})
 	if err != nil {

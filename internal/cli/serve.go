@@ -1,0 +1,171 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"bodkin/internal/sock"
+	"bodkin/peer"
+	"bodkin/rendezvous"
+
+	"github.com/spf13/cobra"
+)
+
+type serveFlags struct {
+	listen, public       []string
+	key                  string
+	relayRate, totalRate string
+	registrations        int
+}
+
+func (a *app) serveCommand() *cobra.Command {
+	var f serveFlags
+	c := &cobra.Command{
+		Use:   "serve",
+		Short: "Run a rendezvous server",
+		Long: `Run a rendezvous server: it introduces nodes to each other and relays, encrypted
+from end to end, where no direct path opens. It needs UDP port 3478 to be
+reachable, and nothing else. Its key is made at first start; the URL it prints
+is all that nodes need.`,
+		Example: "  bodkin serve --public rendezvous.example.org\n  bodkin serve --listen 192.0.2.7:3478 --relay-rate 20M",
+		Args:    cobra.NoArgs,
+		RunE:    func(c *cobra.Command, _ []string) error { return a.serve(c, f) },
+	}
+	c.Flags().StringSliceVar(&f.listen, "listen", nil, "address to bind, host:port or :port (default: port 3478 of all)")
+	c.Flags().StringSliceVar(&f.public, "public", nil, "name or address by which nodes reach this server, for the URL")
+	c.Flags().StringVar(&f.key, "key", "", "file of the server key (default: server.key in the configuration folder)")
+	c.Flags().StringVar(&f.relayRate, "relay-rate", "50M", "bit/s relayed between two peers, each way; 0: no limit")
+	c.Flags().StringVar(&f.totalRate, "relay-total", "0", "bit/s relayed in all; 0: no limit")
+	c.Flags().IntVar(&f.registrations, "max-nodes", 0, "registrations at the most (default: 100000)")
+	return c
+}
+
+func (a *app) serve(c *cobra.Command, f serveFlags) error {
+	path, err := keyFile(f.key, "server.key")
+	if err != nil {
+		return err
+	}
+	cfg := rendezvous.ServerConfig{Logger: a.logger()}
+	if cfg.Listen, err = listenAddrs(f.listen); err != nil {
+		return &codeError{codeUsage, err}
+	}
+	if cfg.Limits, err = f.limits(); err != nil {
+		return &codeError{codeUsage, err}
+	}
+	if cfg.Key, err = peer.LoadOrCreateKey(path); err != nil {
+		return err
+	}
+	s, err := rendezvous.NewServer(c.Context(), cfg)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%w: another server may be running; choose another port with --listen", err)
+	}
+	if err != nil {
+		return err
+	}
+	urls := f.urls(s)
+	if err := a.print(map[string]any{"id": s.ID(), "urls": urls, "listen": s.Addrs()}, "%s", strings.Join(urls, "\n")); err != nil {
+		return err
+	}
+	err = s.Serve(c.Context())
+	a.logger().Info("served", "stats", s.Stats())
+	return err
+}
+
+// listenAddrs reads --listen; :PORT binds both families.
+func listenAddrs(texts []string) (out []netip.AddrPort, err error) {
+	for _, text := range texts {
+		host, port, err := net.SplitHostPort(text)
+		n, perr := strconv.ParseUint(port, 10, 16)
+		if err != nil || perr != nil {
+			return nil, fmt.Errorf("--listen %q: it needs the form ADDRESS:PORT or :PORT", text)
+		}
+		if host == "" {
+			out = append(out, netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(n)), netip.AddrPortFrom(netip.IPv6Unspecified(), uint16(n)))
+			continue
+		}
+		a, err := netip.ParseAddr(host)
+		if err != nil {
+			return nil, fmt.Errorf("--listen %q: %q is not an IP address", text, host)
+		}
+		out = append(out, netip.AddrPortFrom(a, uint16(n)))
+	}
+	return out, nil
+}
+
+func (f serveFlags) limits() (l rendezvous.Limits, err error) {
+	l.Registrations = f.registrations
+	if l.RelayPerPair, err = parseRate(f.relayRate); err != nil {
+		return l, fmt.Errorf("--relay-rate: %w", err)
+	}
+	if l.RelayPerServer, err = parseRate(f.totalRate); err != nil {
+		return l, fmt.Errorf("--relay-total: %w", err)
+	}
+	l.RelayPerNode = -1 // what a pair may, times its pairs
+	return l, nil
+}
+
+// parseRate reads bit/s with k, M or G; -1 is no limit.
+func parseRate(text string) (int64, error) {
+	number, factor := text, int64(1)
+	for suffix, f := range map[string]int64{"k": 1e3, "M": 1e6, "G": 1e9} {
+		if rest, ok := strings.CutSuffix(text, suffix); ok {
+			number, factor = rest, f
+		}
+	}
+	n, err := strconv.ParseInt(number, 10, 32)
+	if err != nil || n < 0 {
+		return 0, fmt.Errorf("%q is not a rate such as 20M (bit/s, with k, M or G)", text)
+	}
+	if n == 0 {
+		return -1, nil
+	}
+	return n * factor, nil
+}
+
+// urls are how nodes reach the server: by --public, or else by the addresses that
+// it is bound to.
+func (f serveFlags) urls(s *rendezvous.Server) (out []string) {
+	for _, p := range f.public {
+		u := s.URL(p)
+		if host, port, err := net.SplitHostPort(p); err == nil {
+			if n, err := strconv.ParseUint(port, 10, 16); err == nil {
+				u.Host, u.Port = host, uint16(n)
+			}
+		}
+		out = append(out, u.String())
+	}
+	if len(out) > 0 {
+		return out
+	}
+	for _, b := range s.Addrs() {
+		for _, a := range reachable(b.Addr()) {
+			u := s.URL(a.String())
+			u.Port = b.Port()
+			out = append(out, u.String())
+		}
+	}
+	return out
+}
+
+// reachable are the addresses behind a bound one, which may stand for all of its
+// family.
+func reachable(bound netip.Addr) (out []netip.Addr) {
+	if !bound.IsUnspecified() {
+		return []netip.Addr{bound}
+	}
+	prefixes, _ := sock.System{}.Prefixes()
+	for _, p := range prefixes {
+		if p.Addr().Is4() == bound.Is4() {
+			out = append(out, p.Addr())
+		}
+	}
+	if len(out) == 0 && bound.Is4() {
+		out = append(out, netip.AddrFrom4([4]byte{127, 0, 0, 1}))
+	}
+	return out
+}

@@ -1,0 +1,143 @@
+package control
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+
+	"bodkin"
+	"bodkin/internal/app/pipe"
+	"bodkin/peer"
+)
+
+// Connect finds the running node of that ID on this machine, or returns
+// ErrNotRunning.
+func Connect(ctx context.Context, id peer.ID) (Node, error) {
+	path, err := Path(id)
+	if err != nil {
+		return nil, err
+	}
+	c := &client{path: path}
+	s, err := c.Status(ctx)
+	if err != nil || s.ID != id {
+		return nil, ErrNotRunning
+	}
+	c.server = s.Server
+	return c, nil
+}
+
+type client struct{ path, server string }
+
+func (c *client) Server() string { return c.server }
+
+func (c *client) Shutdown(context.Context) error { return nil }
+
+// do sends one request on a connection of its own and reads the answer's header.
+func (c *client) do(ctx context.Context, method, path string) (*net.UnixConn, *http.Response, *bufio.Reader, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", c.path)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	u := conn.(*net.UnixConn)
+	stop := context.AfterFunc(ctx, func() { _ = u.Close() })
+	req, err := http.NewRequestWithContext(ctx, method, "http://bodkin"+path, nil)
+	if err == nil {
+		err = req.Write(u)
+	}
+	r := bufio.NewReader(u)
+	var resp *http.Response
+	if err == nil {
+		resp, err = http.ReadResponse(r, req)
+	}
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		_ = u.Close()
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, nil, nil, err
+	}
+	return u, resp, r, nil
+}
+
+// get sends a request and decodes the answer.
+func (c *client) get(ctx context.Context, method, path string, v any) error {
+	u, resp, _, err := c.do(ctx, method, path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = u.Close() }()
+	return decode(resp, v)
+}
+
+func decode(resp *http.Response, v any) error {
+	body := json.NewDecoder(io.LimitReader(resp.Body, 1<<24))
+	if resp.StatusCode == http.StatusOK {
+		return body.Decode(v)
+	}
+	var e Error
+	if err := body.Decode(&e); err != nil {
+		return fmt.Errorf("running node: %s", resp.Status)
+	}
+	return &e
+}
+
+func (c *client) Status(ctx context.Context) (s bodkin.Status, err error) {
+	err = c.get(ctx, http.MethodGet, "/status", &s)
+	return s, err
+}
+
+func (c *client) Ping(ctx context.Context, id peer.ID) (p bodkin.Pong, err error) {
+	err = c.get(ctx, http.MethodPost, "/ping/"+id.String(), &p)
+	return p, err
+}
+
+func (c *client) Dial(ctx context.Context, id peer.ID, service string) (pipe.Conn, error) {
+	u, resp, r, err := c.do(ctx, http.MethodPost, "/dial/"+id.String()+"/"+url.PathEscape(service))
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusSwitchingProtocols {
+		err := decode(resp, nil)
+		_ = u.Close()
+		if err == nil {
+			err = errors.New("running node: it did not connect")
+		}
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	return &stream{UnixConn: u, r: r, ctx: ctx, cancel: cancel}, nil
+}
+
+// stream is a connection through the running node.
+type stream struct {
+	*net.UnixConn
+	r      *bufio.Reader
+	ctx    context.Context
+	cancel context.CancelFunc
+}
+
+// Read implements net.Conn. The node closes its end only when both directions
+// are over: then nothing we write arrives any more.
+func (s *stream) Read(b []byte) (int, error) { return s.r.Read(b) }
+
+func (s *stream) CloseWrite() error {
+	defer s.cancel()
+	return s.UnixConn.CloseWrite()
+}
+
+func (s *stream) Close() error {
+	defer s.cancel()
+	return s.UnixConn.Close()
+}
+
+func (s *stream) Context() context.Context { return s.ctx }

@@ -1,0 +1,39 @@
+package control
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"bodkin/peer"
+)
+
+// Path is where the node of that ID answers. A part of the ID names it: the
+// whole would not fit a socket's address (104 bytes on some systems).
+func Path(id peer.ID) (string, error) {
+	dir, err := folder()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(dir, id.String()[:20]+".sock"), nil
+}
+
+// folder is a folder of this user alone, made if need be.
+func folder() (string, error) {
+	dir := filepath.Join(os.TempDir(), fmt.Sprintf("bodkin-%d", os.Getuid()))
+	if runtimeDir := os.Getenv("XDG_RUNTIME_DIR"); runtimeDir != "" {
+		dir = filepath.Join(runtimeDir, "bodkin")
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("control socket: %w", err)
+	}
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return "", fmt.Errorf("control socket: %w", err)
+	}
+	if !info.IsDir() || runtime.GOOS != "windows" && (info.Mode().Perm()&0o077 != 0 || !ours(info)) {
+		return "", fmt.Errorf("control socket: folder %s is not this user's alone; remove it", dir)
+	}
+	return dir, nil
+}
