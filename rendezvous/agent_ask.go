@@ -158,8 +158,7 @@ func (a *Agent) sealed(l *serverLeg, e wire.Envelope, m *stun.Message) {
 		a.wanted(l, e, content)
 	case stun.NewType(wire.CloseChannel, stun.ClassIndication), stun.NewType(wire.ChannelError, stun.ClassIndication):
 		if c, ok := content.Channel(); ok {
-			a.forgetChannel(c)
-			a.emit(AgentAction{Op: AgentChannelLost, To: a.primary.ServerEndpoint, Channel: c})
+			a.channelLost(c)
 		}
 	case stun.NewType(wire.Notice, stun.ClassIndication):
 		if f, _ := content.Uint32(wire.AttrFlags); f&wire.FlagDisplaced != 0 {
@@ -230,6 +229,16 @@ func (a *Agent) closeChannel(c wire.Channel) {
 	var content wire.Attrs
 	content.AddChannel(c)
 	a.send(a.primary, a.seal(stun.NewType(wire.CloseChannel, stun.ClassRequest), a.transaction(), nil, content))
+}
+
+// channelLost drops a channel that the server does not have, unless our request
+// for it is still under way: data leaves beside the request, and may come first.
+func (a *Agent) channelLost(c wire.Channel) {
+	if slices.ContainsFunc(a.asks, func(q *agentAsk) bool { return q.ask.Channel == c }) {
+		return
+	}
+	a.forgetChannel(c)
+	a.emit(AgentAction{Op: AgentChannelLost, To: a.primary.ServerEndpoint, Channel: c})
 }
 
 func (a *Agent) forgetChannel(c wire.Channel) {

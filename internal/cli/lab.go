@@ -48,7 +48,7 @@ differs.`,
 		},
 	}
 	n := c.Flags()
-	n.StringVar(&f.file, "file", "", "file to move (default: this program itself)")
+	n.StringVar(&f.file, "file", "", "file to move (default: this program itself; with --loss its first 256 KiB)")
 	n.DurationVar(&f.delayA, "delay-a", 20*time.Millisecond, "one-way delay of home A's access link")
 	n.DurationVar(&f.delayB, "delay-b", 30*time.Millisecond, "one-way delay of home B's access link")
 	n.DurationVar(&f.delayS, "delay-s", 10*time.Millisecond, "one-way delay of the server's link")

@@ -98,6 +98,9 @@ func (p *Peer) addRoute(r Route) {
 	p.emit(Action{Op: Hear, By: r.Key})
 	p.event(Happening{Kind: RouteUp, Route: r})
 	p.routes = append(p.routes, r)
+	if len(p.routes) == 1 {
+		p.event(Happening{Kind: Switched, Route: r, Reason: "first"})
+	}
 	if !p.rank() {
 		p.publish()
 	}
