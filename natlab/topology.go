@@ -1,8 +1,10 @@
 package natlab
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -34,7 +36,8 @@ const (
 	OpenWrt Preset = "openwrt"
 	// Random translates to a random port for every destination: a symmetric NAT.
 	Random Preset = "random"
-	// Firewall filters and does not translate.
+	// Firewall filters and does not translate: who is behind it has public
+	// addresses.
 	Firewall Preset = "firewall"
 )
 
@@ -48,8 +51,8 @@ type Box struct {
 	Behind string // a box; "" is the core
 	Preset Preset // Linux if empty
 	Link   Link
-	// LAN is the network inside; the box has its first address. One is chosen
-	// if it is not valid. Two homes may use the same.
+	// LAN is the IPv4 network inside; the box has its first address. One is
+	// chosen if it is not valid. Two homes may use the same.
 	LAN netip.Prefix
 }
 
@@ -66,14 +69,28 @@ type Link struct {
 	Delay  time.Duration `json:"delay"`  // one way
 	Jitter time.Duration `json:"jitter"` // up to that much more, in order
 	Loss   float64       `json:"loss"`   // of 1, each packet for itself
-	Rate   int64         `json:"rate"`   // bit/s; 0: no limit
-	// Queue is how long a packet may wait for its turn at Rate; 50 ms if 0.
+	Rate   int64         `json:"rate"`   // bit/s of IP packets; 0: no limit
+	// Queue is how long a packet may wait for its turn at Rate, 50 ms if 0; one
+	// that would wait longer is dropped.
 	Queue time.Duration `json:"queue"`
 }
 
 // IsWire reports whether the link does nothing to packets.
 func (l Link) IsWire() bool {
 	return l.Delay == 0 && l.Jitter == 0 && l.Loss == 0 && l.Rate == 0
+}
+
+// Check finds what no link can be.
+func (l Link) Check() error {
+	switch {
+	case l.Delay < 0 || l.Jitter < 0 || l.Queue < 0:
+		return fmt.Errorf("link: delay %v, jitter %v and queue %v must not be negative", l.Delay, l.Jitter, l.Queue)
+	case !(l.Loss >= 0 && l.Loss <= 1):
+		return fmt.Errorf("link: loss %v is a share, from 0 to 1", l.Loss)
+	case l.Rate < 0:
+		return fmt.Errorf("link: rate %d bit/s must not be negative; 0 is no limit", l.Rate)
+	}
+	return nil
 }
 
 // Options are what TwoHomes varies; the zero Options are the defaults.
@@ -123,43 +140,59 @@ func TwoHomes(o Options) Topology {
 
 // Check finds what cannot be built.
 func (t Topology) Check() error {
-	seen := map[string]bool{"": true, "core": true}
-	for _, b := range t.Boxes {
-		if seen[b.Name] {
-			return fmt.Errorf("topology: box %q: the name is taken or empty", b.Name)
-		}
-		if !seen[b.Behind] || b.Behind == "core" {
-			return fmt.Errorf("topology: box %q is behind %q, which is no box named before it", b.Name, b.Behind)
-		}
-		if b.LAN.IsValid() && (!b.LAN.Addr().Is4() || b.LAN.Bits() > 24) {
-			return fmt.Errorf("topology: box %q: LAN %v is not an IPv4 network of /24 or larger", b.Name, b.LAN)
-		}
-		seen[b.Name] = true
+	if n := len(t.Boxes) + len(t.Hosts); n > maxNodes {
+		return fmt.Errorf("topology: %d boxes and hosts, more than %d", n, maxNodes)
 	}
-	boxes := len(seen)
-	for i, h := range t.Hosts {
-		if seen[h.Name] {
-			return fmt.Errorf("topology: host %q: the name is taken or empty", h.Name)
+	boxes := make(map[string]Box)
+	for _, b := range t.Boxes {
+		if err := t.checkBox(b, boxes); err != nil {
+			return fmt.Errorf("topology: box %q: %w", b.Name, err)
 		}
-		if h.Behind != "" && !isBox(t.Boxes, h.Behind) {
-			return fmt.Errorf("topology: host %q is behind %q, which is no box", h.Name, h.Behind)
+		boxes[b.Name] = b
+	}
+	hosts := make(map[string]bool)
+	for _, h := range t.Hosts {
+		_, isBox := boxes[h.Name]
+		_, isBehind := boxes[h.Behind]
+		err := h.Link.Check()
+		switch {
+		case h.Name == "" || h.Name == core || isBox || hosts[h.Name]:
+			err = errName
+		case h.Behind != "" && !isBehind:
+			err = fmt.Errorf("it is behind %q, which is no box", h.Behind)
 		}
-		seen[h.Name] = true
-		if i+boxes > maxNodes {
-			return fmt.Errorf("topology: more than %d boxes and hosts", maxNodes)
+		if err != nil {
+			return fmt.Errorf("topology: host %q: %w", h.Name, err)
 		}
+		hosts[h.Name] = true
 	}
 	return nil
 }
 
-// maxNodes is how many networks the addressing has room for.
-const maxNodes = 200
+const (
+	// maxNodes is how many networks the addressing has room for.
+	maxNodes = 200
+	// core is how the network in the middle is called.
+	core = "core"
+)
 
-func isBox(boxes []Box, name string) bool {
-	for _, b := range boxes {
-		if b.Name == name {
-			return true
-		}
+var errName = errors.New("the name is taken or empty; give each box and host its own")
+
+// checkBox checks a box against those named before it.
+func (t Topology) checkBox(b Box, before map[string]Box) error {
+	outer, behind := before[b.Behind]
+	if _, taken := before[b.Name]; taken || b.Name == "" || b.Name == core {
+		return errName
 	}
-	return false
+	switch {
+	case b.Behind != "" && !behind:
+		return fmt.Errorf("it is behind %q, which is no box named before it", b.Behind)
+	case b.Preset != "" && !slices.Contains(Presets(), b.Preset):
+		return fmt.Errorf("no preset %q; there are %v", b.Preset, Presets())
+	case b.LAN.IsValid() && (!b.LAN.Addr().Is4() || b.LAN.Bits() > 24):
+		return fmt.Errorf("its LAN %v is not an IPv4 network of /24 or larger", b.LAN)
+	case b.LAN.IsValid() && outer.LAN.IsValid() && b.LAN.Overlaps(outer.LAN):
+		return fmt.Errorf("its LAN %v is also outside of it, behind %q; choose another", b.LAN, b.Behind)
+	}
+	return b.Link.Check()
 }

@@ -10,7 +10,6 @@ import (
 	"bodkin/natlab"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 )
 
 // builder turns a topology into namespaces, links and addresses.
@@ -32,6 +31,8 @@ type site struct {
 	mac  net.HardwareAddr
 	next uint64 // the next address inside
 	lans int
+	// translates says that a box hides its IPv4 network.
+	translates bool
 	// outer is the box outside, or nil; spoke the link to the core.
 	outer *site
 	spoke *spoke
@@ -42,35 +43,6 @@ func (b *builder) mac() net.HardwareAddr {
 	m := net.HardwareAddr{0x02, 0xb0, 0, 0, 0, 0}
 	binary.BigEndian.PutUint32(m[2:], b.macs)
 	return m
-}
-
-// publicPrefix is the network of the i-th link on the core: the documentation
-// ranges (RFC 5737) first, then the benchmark range (RFC 2544).
-func publicPrefix(i int) netip.Prefix {
-	doc := [][4]byte{{203, 0, 113, 0}, {198, 51, 100, 0}, {192, 0, 2, 0}}
-	if i < len(doc) {
-		return netip.PrefixFrom(netip.AddrFrom4(doc[i]), 24)
-	}
-	return netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, byte(i), 0}), 24)
-}
-
-// prefix6 is a /64 of the documentation range (RFC 3849).
-func prefix6(n int) netip.Prefix {
-	a := [16]byte{0x20, 0x01, 0x0d, 0xb8}
-	binary.BigEndian.PutUint16(a[4:], uint16(n))
-	return netip.PrefixFrom(netip.AddrFrom16(a), 64)
-}
-
-// host is the n-th address of a prefix, with its length.
-func host(p netip.Prefix, n uint64) netip.Prefix {
-	if p.Addr().Is4() {
-		a := p.Addr().As4()
-		binary.BigEndian.PutUint32(a[:], binary.BigEndian.Uint32(a[:])+uint32(n))
-		return netip.PrefixFrom(netip.AddrFrom4(a), p.Bits())
-	}
-	a := p.Addr().As16()
-	binary.BigEndian.PutUint64(a[8:], binary.BigEndian.Uint64(a[8:])+n)
-	return netip.PrefixFrom(netip.AddrFrom16(a), p.Bits())
 }
 
 func (b *builder) build() error {
@@ -116,24 +88,26 @@ func (b *builder) box(box natlab.Box, outer *site) (*site, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &site{name: box.Name, ns: n, mac: b.mac(), next: 2}
+	s := &site{name: box.Name, ns: n, mac: b.mac(), next: 2, translates: box.Preset != natlab.Firewall}
 	if err := b.attach(s, outer, box.Link); err != nil {
 		return nil, err
 	}
 	lan := box.LAN.Masked()
 	if !lan.IsValid() {
-		lan = netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 168, byte(b.lans + 1), 0}), 24)
+		if lan = privatePrefix(b.lans); !s.translates {
+			lan = routedPrefix(b.lans)
+		}
 	}
 	s.lan[0] = host(lan, 1)
 	if b.topology.IPv6 {
-		s.lan[1] = host(prefix6(0xf000+b.lans), 1)
+		s.lan[1] = host(homePrefix6(b.lans), 1)
 	}
 	b.lans++
 	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "lan", HardwareAddr: s.mac}}
 	if err := n.links.LinkAdd(bridge); err != nil {
 		return nil, fmt.Errorf("bridge: %w", err)
 	}
-	if err := b.up(n, "lan", s.lan); err != nil {
+	if err := up(n, "lan", s.lan); err != nil {
 		return nil, err
 	}
 	if err := n.sysctl("ipv4/ip_forward", "1"); err != nil {
@@ -143,25 +117,33 @@ func (b *builder) box(box natlab.Box, outer *site) (*site, error) {
 		if err := n.sysctl("ipv6/conf/all/forwarding", "1"); err != nil {
 			return nil, err
 		}
-		if err := b.routeInside(s); err != nil {
+	}
+	for family := range s.lan {
+		if err := b.routeInside(s, family); err != nil {
 			return nil, err
 		}
 	}
 	return s, rules(n, box.Preset)
 }
 
-// routeInside makes everything outside know the way to a box's IPv6 network.
-func (b *builder) routeInside(s *site) error {
-	inside := s.lan[1].Masked()
-	for at := s; ; at = at.outer {
+// routeInside makes everything outside know the way to a box's network, up to
+// the first box that hides it behind its own address.
+func (b *builder) routeInside(s *site, family int) error {
+	inside := s.lan[family].Masked()
+	if !inside.IsValid() {
+		return nil
+	}
+	const ipv4 = 0
+	for at := s; family != ipv4 || !at.translates; at = at.outer {
 		if at.outer == nil {
 			b.lab.core.lead(at.spoke, inside)
 			return nil
 		}
-		if err := addRoute(at.outer.ns, "lan", inside, at.wan[1].Addr()); err != nil {
+		if err := addRoute(at.outer.ns, "lan", inside, at.wan[family].Addr()); err != nil {
 			return err
 		}
 	}
+	return nil
 }
 
 // attach links a site to the box outside of it, or to the core.
@@ -191,7 +173,7 @@ func (b *builder) attach(s *site, outer *site, link natlab.Link) error {
 		}
 	}
 	outer.next++
-	if err := b.up(s.ns, "wan", s.wan); err != nil {
+	if err := up(s.ns, "wan", s.wan); err != nil {
 		return err
 	}
 	for i, g := range gateway {
@@ -230,7 +212,7 @@ func (b *builder) attachCore(s *site, link natlab.Link) error {
 			sp.gateway[f] = host(p, 1).Addr()
 		}
 	}
-	if err := b.up(s.ns, "wan", s.wan); err != nil {
+	if err := up(s.ns, "wan", s.wan); err != nil {
 		return err
 	}
 	for _, g := range sp.gateway {
@@ -312,94 +294,10 @@ func (b *builder) corePort(sp *spoke, name string, p **port) error {
 	// The core's own kernel must not answer on its links.
 	// A kernel without IPv6 has nothing to turn off.
 	_ = b.coreNS.sysctl("ipv6/conf/"+name+"/disable_ipv6", "1")
-	if err := b.up(b.coreNS, name, [2]netip.Prefix{}); err != nil {
+	if err := up(b.coreNS, name, [2]netip.Prefix{}); err != nil {
 		return err
 	}
 	var err error
 	*p, err = openPort(b.coreNS, name)
 	return err
-}
-
-// veth makes a pair of interfaces, one in each namespace.
-func veth(a *ns, nameA string, macA net.HardwareAddr, b *ns, nameB string, macB net.HardwareAddr) error {
-	err := a.links.LinkAdd(&netlink.Veth{
-		LinkAttrs: netlink.LinkAttrs{Name: nameA, HardwareAddr: macA, MTU: 1500, TxQLen: 1000},
-		PeerName:  nameB, PeerHardwareAddr: macB, PeerNamespace: netlink.NsFd(int(b.handle)),
-	})
-	if err != nil {
-		return fmt.Errorf("veth %s-%s: %w", nameA, nameB, err)
-	}
-	return nil
-}
-
-func enslave(n *ns, name string) error {
-	l, err := n.links.LinkByName(name)
-	if err != nil {
-		return fmt.Errorf("link %s: %w", name, err)
-	}
-	bridge, err := n.links.LinkByName("lan")
-	if err != nil {
-		return fmt.Errorf("bridge: %w", err)
-	}
-	if err := n.links.LinkSetMaster(l, bridge); err != nil {
-		return fmt.Errorf("link %s to bridge: %w", name, err)
-	}
-	return n.links.LinkSetUp(l)
-}
-
-// up gives an interface its addresses and brings it up.
-func (b *builder) up(n *ns, name string, addrs [2]netip.Prefix) error {
-	l, err := n.links.LinkByName(name)
-	if err != nil {
-		return fmt.Errorf("link %s: %w", name, err)
-	}
-	for _, a := range addrs {
-		if !a.IsValid() {
-			continue
-		}
-		// No duplicate address detection: it would take a second.
-		addr := &netlink.Addr{IPNet: ipNet(a), Flags: unix.IFA_F_NODAD}
-		if err := n.links.AddrAdd(l, addr); err != nil {
-			return fmt.Errorf("address %v on %s: %w", a, name, err)
-		}
-	}
-	if err := n.links.LinkSetUp(l); err != nil {
-		return fmt.Errorf("link %s: %w", name, err)
-	}
-	return nil
-}
-
-func ipNet(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
-}
-
-// addNeighbour makes ARP and neighbour discovery unnecessary.
-func addNeighbour(n *ns, name string, a netip.Addr, mac net.HardwareAddr) error {
-	l, err := n.links.LinkByName(name)
-	if err != nil {
-		return fmt.Errorf("link %s: %w", name, err)
-	}
-	err = n.links.NeighSet(&netlink.Neigh{
-		LinkIndex: l.Attrs().Index, State: netlink.NUD_PERMANENT, IP: a.AsSlice(), HardwareAddr: mac,
-	})
-	if err != nil {
-		return fmt.Errorf("neighbour %v on %s: %w", a, name, err)
-	}
-	return nil
-}
-
-// addRoute leads a prefix, or with none everything, by a gateway.
-func addRoute(n *ns, name string, to netip.Prefix, gateway netip.Addr) error {
-	l, err := n.links.LinkByName(name)
-	if err != nil {
-		return fmt.Errorf("link %s: %w", name, err)
-	}
-	r := &netlink.Route{LinkIndex: l.Attrs().Index, Gw: gateway.AsSlice()}
-	if to.IsValid() {
-		r.Dst = ipNet(to)
-	}
-	if err := n.links.RouteAdd(r); err != nil {
-		return fmt.Errorf("route to %v by %v: %w", to, gateway, err)
-	}
-	return nil
 }

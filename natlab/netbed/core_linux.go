@@ -2,20 +2,24 @@ package netbed
 
 import (
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"bodkin/natlab"
 )
 
 // core is the Internet: a router between the links of those who are on it.
 type core struct {
 	schedule *scheduler
-	mu       sync.Mutex
-	spokes   []*spoke
-	routes   atomic.Pointer[[]route]
-	filters  atomic.Pointer[[]*filter]
-	tap      atomic.Pointer[Tap]
 	wg       sync.WaitGroup
+	filters  list[func(Packet) bool]
+	taps     list[Tap]
+	routes   atomic.Pointer[[]route]
+
+	mu     sync.Mutex
+	spokes []*spoke
 }
 
 // spoke is a link to the core, or through it: up leads in, down leads out.
@@ -34,8 +38,6 @@ type route struct {
 	via *spoke
 }
 
-type filter struct{ drop func(Packet) bool }
-
 func newCore() (*core, error) {
 	c := &core{}
 	var err error
@@ -43,7 +45,6 @@ func newCore() (*core, error) {
 		return nil, err
 	}
 	c.routes.Store(&[]route{})
-	c.filters.Store(&[]*filter{})
 	return c, nil
 }
 
@@ -53,14 +54,14 @@ func (c *core) add(s *spoke, prefixes ...netip.Prefix) {
 	c.spokes = append(c.spokes, s)
 	c.mu.Unlock()
 	c.lead(s, prefixes...)
-	c.read(func(b []byte) { c.route(s, b) }, s.port)
+	c.read(s.port, func(at int64, b []byte) { c.route(at, s, b) })
 }
 
 // lead makes prefixes reachable by a spoke.
 func (c *core) lead(s *spoke, prefixes ...netip.Prefix) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	routes := append([]route(nil), *c.routes.Load()...)
+	routes := slices.Clone(*c.routes.Load())
 	for _, p := range prefixes {
 		routes = append(routes, route{p, s})
 	}
@@ -72,148 +73,166 @@ func (c *core) addWire(s *spoke) {
 	c.mu.Lock()
 	c.spokes = append(c.spokes, s)
 	c.mu.Unlock()
-	c.read(func(b []byte) { c.wire(s, true, b) }, s.port)
-	c.read(func(b []byte) { c.wire(s, false, b) }, s.through)
+	c.read(s.port, func(at int64, b []byte) { c.wire(at, s, true, b) })
+	c.read(s.through, func(at int64, b []byte) { c.wire(at, s, false, b) })
 }
 
-func (c *core) read(handle func([]byte), p *port) {
-	c.wg.Add(1)
-	go func() {
-		defer c.wg.Done()
-		b := make([]byte, 1<<16)
-		for {
-			n, err := p.read(b)
-			if err != nil {
-				return // closed
-			}
-			if n > frameHeader && n <= maxFrame {
-				handle(b[:n])
-			}
+// read handles each frame that a port receives, with the time at which it came:
+// what the reader is late by does not add to the link's delay.
+func (c *core) read(p *port, handle func(at int64, frame []byte)) {
+	c.wg.Go(func() {
+		each := func(age int64, frame []byte) { handle(c.schedule.now()-age, frame) }
+		for p.read(each) == nil { // an error: closed
 		}
-	}()
+		p.ring.close()
+	})
 }
 
 // route takes a frame from a spoke to the one that leads to its destination.
-func (c *core) route(from *spoke, frame []byte) {
-	now := time.Now()
-	p, ok := parse(frame[frameHeader:])
+func (c *core) route(at int64, from *spoke, b []byte) {
+	p, ok := parse(b[frameHeader:])
 	if !ok || !p.To.Addr().IsGlobalUnicast() {
 		return // what is only for the link, such as multicast listener reports
 	}
-	c.seen(now, from.name, true, p)
+	c.seen(at, from.name, true, p)
 	if c.blocked(p) {
 		return
 	}
 	if !age(p.Data) {
-		if p.Protocol != 1 && p.Protocol != 58 {
-			router := from.gateway[0]
-			if p.From.Addr().Is6() {
-				router = from.gateway[1]
-			}
-			frame = append(make([]byte, frameHeader), timeExceeded(router, p)...)
-			c.forward(now, from, from, frame)
+		if p.mayAnswer() {
+			f := frames.Get().(*frame)
+			f.n = len(timeExceeded(f.data[:frameHeader], from.router(p), p))
+			c.forward(at, from, from, f)
 		}
 		return
 	}
 	for _, r := range *c.routes.Load() {
 		if r.to.Contains(p.To.Addr()) {
-			c.forward(now, from, r.via, frame)
+			c.forward(at, from, r.via, copyOf(b))
 			return
 		}
 	}
 }
 
+// router is the core's address on the link, of the packet's family.
+func (s *spoke) router(p Packet) netip.Addr {
+	if p.From.Addr().Is6() {
+		return s.gateway[1]
+	}
+	return s.gateway[0]
+}
+
 // forward sends a packet up one line; when it has arrived, arrive sends it down
 // the other. In between it is nowhere: what a line does to a packet depends on
 // what came to that line before it, and not on what was sent before it.
-func (c *core) forward(now time.Time, from, to *spoke, frame []byte) {
-	if at, ok := from.up.pass(now, len(frame)); ok {
-		c.schedule.put(held{at: at, frame: copyOf(frame), then: to})
-	}
+func (c *core) forward(at int64, from, to *spoke, f *frame) {
+	c.schedule.enter(at, from.up, held{frame: f, then: to})
 }
 
 // arrive sends a packet down the line that it takes.
-func (c *core) arrive(now time.Time, to *spoke, frame *[]byte) {
-	at, ok := to.down.pass(now, len(*frame))
-	p, valid := parse((*frame)[frameHeader:])
-	if !ok || !valid {
-		frames.Put(frame)
-		return
-	}
-	c.seen(at, to.name, false, p)
-	b := *frame
-	copy(b, to.port.header[:12])
+func (c *core) arrive(at int64, to *spoke, f *frame) {
+	copy(f.data[:], to.port.header[:12])
 	ether := uint16(etherIPv4)
-	if p.To.Addr().Is6() {
+	if f.data[frameHeader]>>4 == 6 {
 		ether = etherIPv6
 	}
-	b[12], b[13] = byte(ether>>8), byte(ether)
-	c.schedule.put(held{at: at, frame: frame, out: to.port})
+	f.data[12], f.data[13] = byte(ether>>8), byte(ether)
+	if c.taps.any() {
+		if p, ok := parse(f.bytes()[frameHeader:]); ok {
+			c.seen(at, to.name, false, p)
+		}
+	}
+	c.schedule.enter(at, to.down, held{frame: f, out: to.port})
 }
 
 // wire passes a frame through a link inside a home.
-func (c *core) wire(s *spoke, up bool, frame []byte) {
-	now := time.Now()
+func (c *core) wire(at int64, s *spoke, up bool, b []byte) {
 	l, out := s.down, s.port
 	if up {
 		l, out = s.up, s.through
 	}
-	if p, ok := parse(frame[frameHeader:]); ok {
-		c.seen(now, s.name, up, p)
+	if c.taps.any() {
+		if p, ok := parse(b[frameHeader:]); ok {
+			c.seen(at, s.name, up, p)
+		}
 	}
-	if at, ok := l.pass(now, len(frame)); ok {
-		c.schedule.put(held{at: at, frame: copyOf(frame), out: out})
-	}
+	c.schedule.enter(at, l, held{frame: copyOf(b), out: out})
 }
 
-func (c *core) seen(when time.Time, link string, toCore bool, p Packet) {
-	if t := c.tap.Load(); t != nil {
-		(*t)(when, link, toCore, p)
+func (c *core) seen(at int64, link string, toCore bool, p Packet) {
+	for _, t := range c.taps.all() {
+		(*t)(c.schedule.base.Add(time.Duration(at)), link, toCore, p)
 	}
 }
 
 func (c *core) blocked(p Packet) bool {
-	for _, f := range *c.filters.Load() {
-		if f.drop(p) {
+	for _, drop := range c.filters.all() {
+		if (*drop)(p) {
 			return true
 		}
 	}
 	return false
 }
 
-// block drops what the filter says, until the returned function is called.
-func (c *core) block(drop func(Packet) bool) (unblock func()) {
-	f := &filter{drop}
-	change := func(edit func([]*filter) []*filter) {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		next := edit(append([]*filter(nil), *c.filters.Load()...))
-		c.filters.Store(&next)
+func (c *core) set(s *spoke, link natlab.Link) { c.schedule.set(link, s.up, s.down) }
+
+// lost is how many packets the machine was too slow for.
+func (c *core) lost() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.schedule.overflowed.Load()
+	for _, s := range c.spokes {
+		n += s.port.lost()
+		if s.through != nil {
+			n += s.through.lost()
+		}
 	}
-	change(func(all []*filter) []*filter { return append(all, f) })
-	return func() {
-		change(func(all []*filter) []*filter {
-			out := all[:0]
-			for _, g := range all {
-				if g != f {
-					out = append(out, g)
-				}
-			}
-			return out
-		})
-	}
+	return n
 }
 
 // close ends all reading and sending.
 func (c *core) close() {
 	c.mu.Lock()
-	for _, s := range c.spokes {
+	spokes := c.spokes
+	c.spokes = nil
+	c.mu.Unlock()
+	// The scheduler writes to ports: it ends first.
+	c.schedule.close()
+	for _, s := range spokes {
 		s.port.close()
 		if s.through != nil {
 			s.through.close()
 		}
 	}
-	c.mu.Unlock()
 	c.wg.Wait()
-	c.schedule.close()
+}
+
+// list is read at every packet and changed seldom.
+type list[T any] struct {
+	items atomic.Pointer[[]*T]
+	mu    sync.Mutex
+}
+
+func (l *list[T]) all() []*T {
+	if p := l.items.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+func (l *list[T]) any() bool { return len(l.all()) > 0 }
+
+// add appends an item, until it is removed.
+func (l *list[T]) add(item T) (remove func()) {
+	at := &item
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	next := append(slices.Clone(l.all()), at)
+	l.items.Store(&next)
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		next := slices.DeleteFunc(slices.Clone(l.all()), func(t *T) bool { return t == at })
+		l.items.Store(&next)
+	}
 }

@@ -9,10 +9,18 @@
 //
 //	enter_linux.go     into a namespace of our own
 //	ns_linux.go        namespaces, and doing things in them
+//	kill_linux.go      what still runs in them at the end
 //	build_linux.go     a topology becomes links and addresses
+//	address.go         which addresses
+//	link_linux.go      interfaces, neighbours and routes (netlink)
 //	nft_linux.go       what a box does
+//	lab_linux.go       Lab, Host and Box: what the caller holds
 //	core_linux.go      the router in the middle
 //	schedule_linux.go  when each packet may go on
+//	line_linux.go      one direction of a link: delay, loss and rate
 //	port_linux.go      frames in and out (AF_PACKET)
-//	packet.go          what the core reads in a packet
+//	ring_linux.go      frames in without a system call each
+//	offload_linux.go   whole packets only
+//	packet.go icmp.go  what the core reads in a packet, and answers
+//	pcap.go            captures
 package netbed

@@ -2,7 +2,6 @@ package netbed
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -18,69 +17,92 @@ import (
 // own.
 const inside = "NATLAB_INSIDE"
 
-// UnavailableError says why there is no lab on this machine, and what to do.
-type UnavailableError struct {
-	Missing string
-	Hint    string
-	Err     error
-}
-
-// Error implements error.
-func (e *UnavailableError) Error() string {
-	return fmt.Sprintf("no network lab here: %s: %v; %s", e.Missing, e.Err, e.Hint)
-}
-
-// Unwrap is what the system said.
-func (e *UnavailableError) Unwrap() error { return e.Err }
-
 // Enter runs the program again inside namespaces of its own, and ends this
-// process with the same exit code; in the inner process it returns nil. Call it
-// before anything else. It returns an *UnavailableError where namespaces are not
-// to be had.
+// process with the same exit code; in the inner process it returns nil, however
+// often it is called. Call it before anything else. It returns an
+// *[UnavailableError] where namespaces are not to be had.
+//
+// The inner process has process number 1 of its namespace: when it ends, so do
+// all others in it. It ends with this process, even if that is killed. Signals
+// that would end this process are passed on to it.
 func Enter() error {
+	if missing == nil {
+		return nil
+	}
 	if os.Getenv(inside) != "" {
 		return settle()
 	}
 	// Pdeathsig follows the thread that started the child.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Args[0] = os.Args[0]
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.Env = append(os.Environ(), inside+"=1")
-	attr := &syscall.SysProcAttr{
-		Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWPID | unix.CLONE_NEWNS,
-		Pdeathsig:  syscall.SIGKILL,
-	}
-	if os.Geteuid() != 0 {
-		attr.Cloneflags |= unix.CLONE_NEWUSER
-		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
-		attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
-	}
-	cmd.SysProcAttr = attr
+	// Before the start, or a signal in between would end us without it.
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGHUP)
 	defer signal.Stop(signals)
-	if err := cmd.Start(); err != nil {
+	child, err := again(os.Geteuid() != 0)
+	if errors.Is(err, syscall.EPERM) && os.Geteuid() == 0 {
+		// Root of a container, without the rights of a real one.
+		child, err = again(true)
+	}
+	if err != nil {
 		return unavailable(err)
 	}
-	go func() {
-		for s := range signals {
-			// The terminal sends Ctrl-C to both; a second one does no harm.
-			_ = cmd.Process.Signal(s)
-		}
-	}()
-	err := cmd.Wait()
+	go forward(signals, child.Process)
+	err = child.Wait()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		return unavailable(err)
 	}
-	code := cmd.ProcessState.ExitCode()
-	if code < 0 {
-		code = 128 + int(cmd.ProcessState.Sys().(syscall.WaitStatus).Signal())
-	}
-	os.Exit(code)
+	os.Exit(exitCode(child.ProcessState))
 	return nil
+}
+
+// again starts this program in new namespaces, with a user namespace or without.
+func again(user bool) (*exec.Cmd, error) {
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Args[0] = os.Args[0]
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.Env = append(os.Environ(), inside+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWPID | unix.CLONE_NEWNS,
+		Pdeathsig:  syscall.SIGKILL,
+	}
+	if user {
+		cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
+	}
+	return cmd, cmd.Start()
+}
+
+// forward passes signals on to the inner process, but for the Ctrl-C that the
+// terminal has sent to it as well: a second one means 'at once' to many programs.
+func forward(signals <-chan os.Signal, inner *os.Process) {
+	for s := range signals {
+		if s == os.Interrupt && inForeground() {
+			continue
+		}
+		_ = inner.Signal(s)
+	}
+}
+
+// inForeground reports whether the terminal's signals go to our process group.
+func inForeground() bool {
+	fd, err := unix.Open("/dev/tty", unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
+	if err != nil {
+		return false // there is no terminal
+	}
+	defer func() { _ = unix.Close(fd) }()
+	group, err := unix.IoctlGetInt(fd, unix.TIOCGPGRP)
+	return err == nil && group == unix.Getpgrp()
+}
+
+// exitCode is a process's exit code as a shell would have it.
+func exitCode(s *os.ProcessState) int {
+	if w, ok := s.Sys().(syscall.WaitStatus); ok && w.Signaled() {
+		return 128 + int(w.Signal())
+	}
+	return s.ExitCode()
 }
 
 // Main runs a package's tests inside namespaces of their own. Where these are not
@@ -99,6 +121,9 @@ var missing error = &UnavailableError{
 	Missing: "namespace of our own", Err: errors.New("not entered"),
 	Hint: "call netbed.Enter first thing in main, or netbed.Main from TestMain",
 }
+
+// ownProc says that /proc shows the processes of our namespace and no others.
+var ownProc bool
 
 // Need skips a test where there is no lab; t is its testing.TB.
 func Need(t interface {
@@ -119,14 +144,18 @@ func settle() error {
 	// Private, or the mount below would show outside. A system that hides parts
 	// of /proc from us refuses the mount: the old view serves, too.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err == nil {
-		_ = unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+		err = unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+		ownProc = err == nil
 	}
 	lo, err := netlink.LinkByName("lo")
 	if err == nil {
 		err = netlink.LinkSetUp(lo)
 	}
 	if err != nil {
-		return &UnavailableError{"network namespace", "the system let us in but not configure it; try as root", err}
+		return &UnavailableError{
+			Missing: "network namespace", Err: err,
+			Hint: "the system let us in but not configure it; run as root",
+		}
 	}
 	missing = nil
 	return nil

@@ -22,11 +22,12 @@ type Lab struct {
 	spaces []*ns
 	once   sync.Once
 	stop   func() bool
+	// pcaps are ended at Close.
+	pcaps list[func()]
 }
 
-// Start builds a topology. It ends, with everything in it but the processes,
-// when ctx does or at Close; processes are killed with the context of their
-// command.
+// Start builds a topology. It ends when ctx does or at Close, with everything in
+// it: also with the processes that run on its hosts.
 func Start(ctx context.Context, t natlab.Topology) (*Lab, error) {
 	if missing != nil {
 		return nil, missing
@@ -41,27 +42,37 @@ func Start(ctx context.Context, t natlab.Topology) (*Lab, error) {
 	l := &Lab{core: c, hosts: map[string]*Host{}, boxes: map[string]*Box{}, spokes: map[string]*spoke{}}
 	b := builder{lab: l, topology: t}
 	if err := b.build(); err != nil {
-		l.Close()
+		l.end()
 		if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EOPNOTSUPP) || errors.Is(err, syscall.ENOENT) {
-			return nil, &UnavailableError{"part of a lab", "the kernel needs veth, bridge, packet sockets and nftables with NAT", err}
+			return nil, &UnavailableError{
+				Missing: "part of a lab", Err: err,
+				Hint: "the kernel needs veth, bridge, packet sockets and nftables with NAT (modules veth, bridge, af_packet, nft_masq, nft_ct)",
+			}
 		}
 		return nil, err
 	}
-	l.stop = context.AfterFunc(ctx, l.Close)
+	l.stop = context.AfterFunc(ctx, l.end)
 	return l, nil
 }
 
-// Close takes the network down.
+// Close takes the network down and kills the processes on its hosts. Sockets that
+// were opened on hosts stay open, and cut off. It returns when all is gone.
 func (l *Lab) Close() {
+	l.stop()
+	l.end()
+}
+
+func (l *Lab) end() {
 	l.once.Do(func() {
 		l.core.close()
+		for _, flush := range l.pcaps.all() {
+			(*flush)()
+		}
+		killAll(l.spaces)
 		for _, n := range l.spaces {
 			n.close()
 		}
 	})
-	if l.stop != nil {
-		l.stop()
-	}
 }
 
 // Host is the host of that name, nil if there is none.
@@ -70,39 +81,57 @@ func (l *Lab) Host(name string) *Host { return l.hosts[name] }
 // Box is the box of that name, nil if there is none.
 func (l *Lab) Box(name string) *Box { return l.boxes[name] }
 
-// SetLink changes what happens on the link of a box or host that has one which
-// is more than a wire, or leads to the core.
+// SetLink changes what happens on the link of a box or host, to packets that
+// enter it from now on. A link inside a home that began as a wire is the
+// kernel's, and cannot be changed.
 func (l *Lab) SetLink(name string, link natlab.Link) error {
+	if err := link.Check(); err != nil {
+		return fmt.Errorf("lab: link of %q: %w", name, err)
+	}
 	s := l.spokes[name]
 	if s == nil {
-		return fmt.Errorf("lab: the link of %q is none that can be changed", name)
+		return fmt.Errorf("lab: the link of %q cannot be changed: it is not there, or a plain wire inside a home; give it a delay in the topology", name)
 	}
-	s.up.set(link)
-	s.down.set(link)
+	l.core.set(s, link)
 	return nil
 }
 
-// Block drops what the function says of packets that cross the core, until
-// unblock is called. It must be quick.
-func (l *Lab) Block(drop func(Packet) bool) (unblock func()) { return l.core.block(drop) }
+// Block drops what the function says of packets that come to the core, until
+// unblock is called. The packet's data is the function's only until it returns;
+// it is called from several goroutines at once, and must be quick.
+func (l *Lab) Block(drop func(Packet) bool) (unblock func()) { return l.core.filters.add(drop) }
 
 // BlockBetween drops UDP between two addresses, both ways.
 func (l *Lab) BlockBetween(a, b netip.Addr) (unblock func()) {
 	return l.Block(func(p Packet) bool {
 		x, y := p.From.Addr(), p.To.Addr()
-		return p.Protocol == 17 && (x == a && y == b || x == b && y == a)
+		return p.Protocol == protocolUDP && (x == a && y == b || x == b && y == a)
 	})
 }
 
-// Watch shows every packet in the core to the tap, or with nil to nobody. The
-// packet's data is the tap's only until it returns.
-func (l *Lab) Watch(t Tap) {
-	if t == nil {
-		l.core.tap.Store(nil)
-		return
+// Watch shows every packet in the core to the tap, until stop is called.
+func (l *Lab) Watch(t Tap) (stop func()) { return l.core.taps.add(t) }
+
+// Pcap writes the packets of each link in the core to a file in dir, named after
+// the box or host: home-a.pcap. Both directions are in it, as [Tap] sees them.
+// Stop, or the lab's end, completes the files.
+func (l *Lab) Pcap(dir string) (stop func() error, err error) {
+	c, err := newCapture(dir)
+	if err != nil {
+		return nil, err
 	}
-	l.core.tap.Store(&t)
+	unwatch := l.Watch(c.tap)
+	forget := l.pcaps.add(func() { _ = c.end() })
+	return func() error {
+		unwatch()
+		forget()
+		return c.end()
+	}, nil
 }
+
+// Lost is how many packets the lab lost against the topology's will, because the
+// machine was too slow: a test that counts packets is void if it is not 0.
+func (l *Lab) Lost() uint64 { return l.core.lost() }
 
 // Host is a machine in the lab.
 type Host struct {
@@ -123,28 +152,50 @@ func (h *Host) Addr6() netip.Addr { return h.site.wan[1].Addr() }
 // host's. Goroutines that f starts are not.
 func (h *Host) Do(f func() error) error { return h.site.ns.do(f) }
 
-// Start starts a command on the host.
-func (h *Host) Start(cmd *exec.Cmd) error { return h.Do(cmd.Start) }
-
-// ListenPacket opens a UDP socket on the host; network is udp4 or udp6.
-func (h *Host) ListenPacket(ctx context.Context, network string, local netip.AddrPort) (c net.PacketConn, err error) {
-	address := ""
-	if local.IsValid() {
-		address = local.String()
+// Start starts a command on the host. Its output arrives as usual; it is killed,
+// with all that it started, when the lab ends. SysProcAttr.Pdeathsig must not be
+// set: it would strike when the thread ends that starts the command.
+func (h *Host) Start(cmd *exec.Cmd) error {
+	if cmd.SysProcAttr != nil && cmd.SysProcAttr.Pdeathsig != 0 {
+		return errors.New("lab: a command with Pdeathsig cannot run on a host; leave it out, the lab's end kills the command")
 	}
+	return h.Do(cmd.Start)
+}
+
+// ListenPacket opens a UDP socket on the host; network is udp4 or udp6. With no
+// valid address the system chooses one and a port.
+func (h *Host) ListenPacket(ctx context.Context, network string, local netip.AddrPort) (net.PacketConn, error) {
+	c, err := h.ListenUDP(ctx, network, local)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// ListenUDP is ListenPacket for those who need the type.
+func (h *Host) ListenUDP(ctx context.Context, network string, local netip.AddrPort) (c *net.UDPConn, err error) {
 	err = h.Do(func() error {
 		var config net.ListenConfig
-		c, err = config.ListenPacket(ctx, network, address)
-		return err
+		p, err := config.ListenPacket(ctx, network, address(local))
+		if err != nil {
+			return err
+		}
+		var ok bool
+		if c, ok = p.(*net.UDPConn); !ok {
+			_ = p.Close()
+			return fmt.Errorf("lab: %s is no UDP network; use udp4 or udp6", network)
+		}
+		return nil
 	})
 	return c, err
 }
 
-// Listen opens a TCP listener on the host.
+// Listen opens a TCP listener on the host; network is tcp4 or tcp6. With no valid
+// address the system chooses one and a port.
 func (h *Host) Listen(ctx context.Context, network string, local netip.AddrPort) (l net.Listener, err error) {
 	err = h.Do(func() error {
 		var config net.ListenConfig
-		l, err = config.Listen(ctx, network, local.String())
+		l, err = config.Listen(ctx, network, address(local))
 		return err
 	})
 	return l, err
@@ -158,6 +209,13 @@ func (h *Host) Dial(ctx context.Context, network string, to netip.AddrPort) (c n
 		return err
 	})
 	return c, err
+}
+
+func address(a netip.AddrPort) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
 }
 
 // Prefixes are the host's addresses with the length of their link's prefix.

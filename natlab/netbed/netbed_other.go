@@ -5,7 +5,6 @@ package netbed
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -15,7 +14,10 @@ import (
 	"bodkin/natlab"
 )
 
-var errSystem = fmt.Errorf("no network lab on %s: it is made of Linux namespaces: %w", runtime.GOOS, errors.ErrUnsupported)
+var errSystem error = &UnavailableError{
+	Missing: "Linux namespaces", Hint: "it does not run on " + runtime.GOOS + "; use Linux, a container or a virtual machine",
+	Err: errors.ErrUnsupported,
+}
 
 // Enter fails: see the package comment.
 func Enter() error { return errSystem }
@@ -58,7 +60,13 @@ func (*Lab) Block(func(Packet) bool) func() { return func() {} }
 func (*Lab) BlockBetween(_, _ netip.Addr) func() { return func() {} }
 
 // Watch does nothing.
-func (*Lab) Watch(Tap) {}
+func (*Lab) Watch(Tap) func() { return func() {} }
+
+// Pcap fails.
+func (*Lab) Pcap(string) (func() error, error) { return nil, errSystem }
+
+// Lost is 0.
+func (*Lab) Lost() uint64 { return 0 }
 
 // Host does not exist on this system.
 type Host struct{}
@@ -82,6 +90,19 @@ func (*Host) Start(*exec.Cmd) error { return errSystem }
 func (*Host) ListenPacket(context.Context, string, netip.AddrPort) (net.PacketConn, error) {
 	return nil, errSystem
 }
+
+// ListenUDP fails.
+func (*Host) ListenUDP(context.Context, string, netip.AddrPort) (*net.UDPConn, error) {
+	return nil, errSystem
+}
+
+// Listen fails.
+func (*Host) Listen(context.Context, string, netip.AddrPort) (net.Listener, error) {
+	return nil, errSystem
+}
+
+// Dial fails.
+func (*Host) Dial(context.Context, string, netip.AddrPort) (net.Conn, error) { return nil, errSystem }
 
 // Prefixes fails.
 func (*Host) Prefixes() ([]netip.Prefix, error) { return nil, errSystem }

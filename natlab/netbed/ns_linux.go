@@ -1,9 +1,11 @@
 package netbed
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
+	"sync"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -13,8 +15,10 @@ import (
 // ns is a network namespace without a name: it lives as long as its handle or a
 // process in it.
 type ns struct {
-	handle netns.NsHandle
-	links  *netlink.Handle
+	links *netlink.Handle
+
+	mu     sync.RWMutex
+	handle netns.NsHandle // -1 after close
 }
 
 // newNS makes a namespace.
@@ -43,7 +47,7 @@ func newNS() (*ns, error) {
 			made <- result{err: fmt.Errorf("netlink: %w", err)}
 			return
 		}
-		made <- result{n: &ns{h, links}}
+		made <- result{n: &ns{links: links, handle: h}}
 	}()
 	r := <-made
 	if r.err != nil {
@@ -66,8 +70,8 @@ func (n *ns) do(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // never unlocked, see newNS
-		if err := netns.Set(n.handle); err != nil {
-			done <- fmt.Errorf("enter network namespace: %w", err)
+		if err := n.enter(); err != nil {
+			done <- err
 			return
 		}
 		done <- f()
@@ -75,7 +79,24 @@ func (n *ns) do(f func() error) error {
 	return <-done
 }
 
+var errEnded = errors.New("the lab has ended")
+
+// enter moves the calling thread into the namespace.
+func (n *ns) enter() error {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if !n.handle.IsOpen() {
+		return errEnded
+	}
+	if err := netns.Set(n.handle); err != nil {
+		return fmt.Errorf("enter network namespace: %w", err)
+	}
+	return nil
+}
+
 func (n *ns) close() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	n.links.Close()
 	_ = n.handle.Close()
 }

@@ -4,19 +4,28 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"unsafe"
+	"sync/atomic"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
 // port is an AF_PACKET socket on the core's end of a link: whole Ethernet frames
-// in and out.
+// in and out. Frames come in through a ring that is shared with the kernel: no
+// system call a packet, and room for a burst that does not depend on the
+// system's limit of socket buffers, which an ordinary user cannot exceed.
 type port struct {
 	file *os.File
+	raw  syscall.RawConn
 	fd   int
+	ring ring
 	// header begins each frame that the port sends: the neighbour's address,
 	// ours, and room for the type. Without it, frames pass unchanged.
-	header [14]byte
+	header [frameHeader]byte
+	// refused counts frames that the system had no room to send.
+	refused atomic.Uint64
+	// dropped sums what the kernel reports; it forgets at every report.
+	dropped atomic.Uint64
 }
 
 const (
@@ -24,6 +33,9 @@ const (
 	maxFrame    = frameHeader + 1600
 	etherIPv4   = 0x0800
 	etherIPv6   = 0x86dd
+
+	// sendBuffer is for bursts on the way out.
+	sendBuffer = 8 << 20
 )
 
 // openPort opens a port on an interface of the namespace.
@@ -32,69 +44,68 @@ func openPort(n *ns, name string) (*port, error) {
 	err := n.do(func() error {
 		i, err := net.InterfaceByName(name)
 		if err != nil {
-			return err
+			return fmt.Errorf("interface %s: %w", name, err)
 		}
-		all := int(htons(unix.ETH_P_ALL))
+		// Protocol 0 receives nothing until the ring is there.
 		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return fmt.Errorf("packet socket: %w", err)
 		}
-		// Not what we send ourselves, and room for a burst.
-		_ = unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1)
-		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20)
-		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 8<<20)
-		if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: uint16(all), Ifindex: i.Index}); err != nil {
+		if p, err = newPort(fd, name, i.Index); err != nil {
 			_ = unix.Close(fd)
 			return fmt.Errorf("packet socket on %s: %w", name, err)
 		}
-		p = &port{file: os.NewFile(uintptr(fd), "packet:"+name), fd: fd}
 		return nil
 	})
 	return p, err
 }
 
+func newPort(fd int, name string, index int) (*port, error) {
+	p := &port{fd: fd}
+	// Not what we send ourselves.
+	_ = unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1)
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, sendBuffer) != nil {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer)
+	}
+	if err := p.ring.open(fd); err != nil {
+		return nil, err
+	}
+	to := &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL), Ifindex: index}
+	if err := unix.Bind(fd, to); err != nil {
+		p.ring.close()
+		return nil, err
+	}
+	p.file = os.NewFile(uintptr(fd), "packet:"+name)
+	var err error
+	if p.raw, err = p.file.SyscallConn(); err != nil {
+		p.ring.close()
+		return nil, err
+	}
+	return p, nil
+}
+
 func htons(v uint16) uint16 { return v<<8 | v>>8 }
 
-// read waits for a frame.
-func (p *port) read(b []byte) (int, error) { return p.file.Read(b) }
+// read hands over the frames that have come, waiting for one at least. A frame is
+// the handler's only until it returns; it may change it.
+func (p *port) read(handle func(age int64, frame []byte)) error {
+	return p.raw.Read(func(uintptr) bool { return p.ring.drain(handle) > 0 })
+}
 
 // write sends a frame, or loses it where the system has no room.
-func (p *port) write(b []byte) { _, _ = unix.Write(p.fd, b) }
+func (p *port) write(b []byte) {
+	if _, err := unix.Write(p.fd, b); err != nil {
+		p.refused.Add(1)
+	}
+}
 
+// lost is how many frames the machine was too slow for.
+func (p *port) lost() uint64 {
+	if s, err := unix.GetsockoptTpacketStats(p.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS); err == nil {
+		p.dropped.Add(uint64(s.Drops))
+	}
+	return p.dropped.Load() + p.refused.Load()
+}
+
+// close ends reading. The ring is released when the reader has returned.
 func (p *port) close() { _ = p.file.Close() }
-
-// plain turns off what leaves work to a network card that is not there: checksums
-// to be filled in and segments to be cut. AF_PACKET would see the unfinished
-// packets.
-func plain(n *ns, name string) error {
-	return n.do(func() error {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = unix.Close(fd) }()
-		for _, command := range []uint32{unix.ETHTOOL_STXCSUM, unix.ETHTOOL_SSG, unix.ETHTOOL_STSO, unix.ETHTOOL_SGSO} {
-			if err := ethtool(fd, name, command); err != nil && command == unix.ETHTOOL_STXCSUM {
-				return fmt.Errorf("ethtool %s: %w", name, err)
-			}
-		}
-		return nil
-	})
-}
-
-// ethtool sets one value of an interface to 0.
-func ethtool(fd int, name string, command uint32) error {
-	value := struct{ cmd, data uint32 }{command, 0}
-	var request struct {
-		name [unix.IFNAMSIZ]byte
-		data unsafe.Pointer
-		_    [16]byte
-	}
-	copy(request.name[:], name)
-	request.data = unsafe.Pointer(&value)
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request)))
-	if errno != 0 {
-		return errno
-	}
-	return nil
-}
