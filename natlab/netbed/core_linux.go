@@ -14,7 +14,7 @@ import (
 type core struct {
 	schedule *scheduler
 	wg       sync.WaitGroup
-	filters  list[func(Packet) bool]
+	filters  list[func(natlab.Packet) bool]
 	taps     list[Tap]
 	routes   atomic.Pointer[[]route]
 
@@ -90,7 +90,7 @@ func (c *core) read(p *port, handle func(at int64, frame []byte)) {
 
 // route takes a frame from a spoke to the one that leads to its destination.
 func (c *core) route(at int64, from *spoke, b []byte) {
-	p, ok := parse(b[frameHeader:])
+	p, ok := natlab.ParsePacket(b[frameHeader:])
 	if !ok || !p.To.Addr().IsGlobalUnicast() {
 		return // what is only for the link, such as multicast listener reports
 	}
@@ -98,10 +98,10 @@ func (c *core) route(at int64, from *spoke, b []byte) {
 	if c.blocked(p) {
 		return
 	}
-	if !age(p.Data) {
-		if p.mayAnswer() {
+	if !natlab.Age(p.Data) {
+		if p.Answerable() {
 			f := frames.Get().(*frame)
-			f.n = len(timeExceeded(f.data[:frameHeader], from.router(p), p))
+			f.n = len(natlab.AppendTimeExceeded(f.data[:frameHeader], from.router(p), p))
 			c.forward(at, from, from, f)
 		}
 		return
@@ -115,7 +115,7 @@ func (c *core) route(at int64, from *spoke, b []byte) {
 }
 
 // router is the core's address on the link, of the packet's family.
-func (s *spoke) router(p Packet) netip.Addr {
+func (s *spoke) router(p natlab.Packet) netip.Addr {
 	if p.From.Addr().Is6() {
 		return s.gateway[1]
 	}
@@ -138,7 +138,7 @@ func (c *core) arrive(at int64, to *spoke, f *frame) {
 	}
 	f.data[12], f.data[13] = byte(ether>>8), byte(ether)
 	if c.taps.any() {
-		if p, ok := parse(f.bytes()[frameHeader:]); ok {
+		if p, ok := natlab.ParsePacket(f.bytes()[frameHeader:]); ok {
 			c.seen(at, to.name, false, p)
 		}
 	}
@@ -152,20 +152,20 @@ func (c *core) wire(at int64, s *spoke, up bool, b []byte) {
 		l, out = s.up, s.through
 	}
 	if c.taps.any() {
-		if p, ok := parse(b[frameHeader:]); ok {
+		if p, ok := natlab.ParsePacket(b[frameHeader:]); ok {
 			c.seen(at, s.name, up, p)
 		}
 	}
 	c.schedule.enter(at, l, held{frame: copyOf(b), out: out})
 }
 
-func (c *core) seen(at int64, link string, toCore bool, p Packet) {
+func (c *core) seen(at int64, link string, toCore bool, p natlab.Packet) {
 	for _, t := range c.taps.all() {
 		(*t)(c.schedule.base.Add(time.Duration(at)), link, toCore, p)
 	}
 }
 
-func (c *core) blocked(p Packet) bool {
+func (c *core) blocked(p natlab.Packet) bool {
 	for _, drop := range c.filters.all() {
 		if (*drop)(p) {
 			return true

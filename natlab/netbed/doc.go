@@ -21,6 +21,6 @@
 //	port_linux.go      frames in and out (AF_PACKET)
 //	ring_linux.go      frames in without a system call each
 //	offload_linux.go   whole packets only
-//	packet.go icmp.go  what the core reads in a packet, and answers
+//	tap.go             watching packets
 //	pcap.go            captures
 package netbed

@@ -99,13 +99,13 @@ func (l *Lab) SetLink(name string, link natlab.Link) error {
 // Block drops what the function says of packets that come to the core, until
 // unblock is called. The packet's data is the function's only until it returns;
 // it is called from several goroutines at once, and must be quick.
-func (l *Lab) Block(drop func(Packet) bool) (unblock func()) { return l.core.filters.add(drop) }
+func (l *Lab) Block(drop func(natlab.Packet) bool) (unblock func()) { return l.core.filters.add(drop) }
 
 // BlockBetween drops UDP between two addresses, both ways.
 func (l *Lab) BlockBetween(a, b netip.Addr) (unblock func()) {
-	return l.Block(func(p Packet) bool {
+	return l.Block(func(p natlab.Packet) bool {
 		x, y := p.From.Addr(), p.To.Addr()
-		return p.Protocol == protocolUDP && (x == a && y == b || x == b && y == a)
+		return p.Protocol == natlab.ProtocolUDP && (x == a && y == b || x == b && y == a)
 	})
 }
 

@@ -118,8 +118,8 @@ func TestHolePunching(t *testing.T) {
 func TestOpenersDieInTheCore(t *testing.T) {
 	t.Parallel()
 	l := start(t, natlab.TwoHomes(natlab.Options{DelayA: time.Millisecond, DelayB: time.Millisecond}))
-	seen := make(chan netbed.Packet, 16)
-	stop := l.Watch(func(_ time.Time, link string, toCore bool, p netbed.Packet) {
+	seen := make(chan natlab.Packet, 16)
+	stop := l.Watch(func(_ time.Time, link string, toCore bool, p natlab.Packet) {
 		if link == "home-b" && !toCore || link == "home-a" && !toCore {
 			p.Data = nil
 			select {
@@ -161,7 +161,7 @@ func TestLoss(t *testing.T) {
 	var entered, left atomic.Int64
 	done := make(chan struct{})
 	var once sync.Once
-	stop := l.Watch(func(_ time.Time, link string, toCore bool, p netbed.Packet) {
+	stop := l.Watch(func(_ time.Time, link string, toCore bool, p natlab.Packet) {
 		switch {
 		case p.To == counted && link == "x" && toCore:
 			entered.Add(1)

@@ -54,7 +54,7 @@ func (*Lab) Box(string) *Box { return nil }
 func (*Lab) SetLink(string, natlab.Link) error { return errSystem }
 
 // Block does nothing.
-func (*Lab) Block(func(Packet) bool) func() { return func() {} }
+func (*Lab) Block(func(natlab.Packet) bool) func() { return func() {} }
 
 // BlockBetween does nothing.
 func (*Lab) BlockBetween(_, _ netip.Addr) func() { return func() {} }

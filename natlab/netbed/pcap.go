@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"bodkin/natlab"
 )
 
 // capture writes the packets of each link to a file of its own, in the format
@@ -42,7 +44,7 @@ func newCapture(dir string) (*capture, error) {
 }
 
 // tap is the capture's Tap.
-func (c *capture) tap(when time.Time, link string, _ bool, p Packet) {
+func (c *capture) tap(when time.Time, link string, _ bool, p natlab.Packet) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil || c.ended {

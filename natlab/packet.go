@@ -1,12 +1,11 @@
-package netbed
+package natlab
 
 import (
 	"encoding/binary"
 	"net/netip"
-	"time"
 )
 
-// Packet is what a filter or a tap sees of an IP packet in the core.
+// Packet is an IP packet with its headers read.
 type Packet struct {
 	From, To netip.AddrPort // the ports are 0 where the protocol has none
 	Protocol uint8          // 1 ICMP, 6 TCP, 17 UDP, 58 ICMPv6
@@ -14,8 +13,9 @@ type Packet struct {
 	Data     []byte // the whole IP packet
 }
 
-// parse reads the headers; false if it is no IP packet.
-func parse(b []byte) (p Packet, ok bool) {
+// ParsePacket reads the headers of an IP packet, of which Data keeps the bytes;
+// false if it is none.
+func ParsePacket(b []byte) (p Packet, ok bool) {
 	if len(b) < 20 {
 		return p, false
 	}
@@ -40,16 +40,16 @@ func parse(b []byte) (p Packet, ok bool) {
 		return p, false
 	}
 	var from, to uint16
-	if (p.Protocol == protocolTCP || p.Protocol == protocolUDP) && header >= 20 && len(b) >= header+4 {
+	if (p.Protocol == ProtocolTCP || p.Protocol == ProtocolUDP) && header >= 20 && len(b) >= header+4 {
 		from, to = binary.BigEndian.Uint16(b[header:]), binary.BigEndian.Uint16(b[header+2:])
 	}
 	p.From, p.To, p.Data = netip.AddrPortFrom(src, from), netip.AddrPortFrom(dst, to), b
 	return p, true
 }
 
-// age takes one off the TTL and mends the checksum (RFC 1624); false if it is
-// used up.
-func age(b []byte) bool {
+// Age does what a router does to an IP packet: it takes one off the TTL and mends
+// the checksum (RFC 1624). False means that the TTL is used up.
+func Age(b []byte) bool {
 	if b[0]>>4 == 6 {
 		if b[7] <= 1 {
 			return false
@@ -65,9 +65,3 @@ func age(b []byte) bool {
 	binary.BigEndian.PutUint16(b[10:], uint16(sum+sum>>16))
 	return true
 }
-
-// Tap sees packets: when, on the link of which box or host, whether towards the
-// core, and the packet, whose data is the tap's only until it returns. Packets
-// towards the core are seen before it drops any, those from the core before their
-// link does. It is called from several goroutines at once, and must be quick.
-type Tap func(when time.Time, link string, toCore bool, p Packet)
