@@ -108,6 +108,7 @@ func (l *loop) do(a node.Action) {
 	case node.Displaced:
 		n.known.displace()
 		n.emit(Event{Kind: EventDisplaced})
+	default: // inputs
 	}
 }
 
@@ -188,9 +189,7 @@ func (l *loop) resolve() {
 	if !n.resolving.CompareAndSwap(false, true) {
 		return
 	}
-	n.wg.Add(1)
-	go func() {
-		defer n.wg.Done()
+	n.wg.Go(func() {
 		defer n.resolving.Store(false)
 		for n.ctx.Err() == nil {
 			addrs, err := net.DefaultResolver.LookupNetIP(n.ctx, "ip", n.url.Host)
@@ -204,7 +203,7 @@ func (l *loop) resolve() {
 			case <-n.ctx.Done():
 			}
 		}
-	}()
+	})
 }
 
 func withPort(addrs []netip.Addr, port uint16) (out []netip.AddrPort) {

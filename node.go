@@ -115,20 +115,14 @@ func (n *Node) openSockets(ctx context.Context) error {
 
 // run starts what runs until Close: the control loop and a reader a socket.
 func (n *Node) run() {
-	n.wg.Add(1)
-	go func() {
-		defer n.wg.Done()
-		n.loop()
-	}()
+	n.wg.Go(n.loop)
 	for i, s := range n.sockets {
-		n.wg.Add(1)
-		go func() {
-			defer n.wg.Done()
+		n.wg.Go(func() {
 			err := s.Read(func(from netip.AddrPort, b []byte) { n.path.Deliver(punch.Local(i+1), from, b) })
 			if err != nil {
 				n.cfg.Logger.Error("socket failed", "socket", s.Local(), "error", err)
 			}
-		}()
+		})
 	}
 }
 

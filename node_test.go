@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"testing"
@@ -28,6 +27,7 @@ func testContext(t *testing.T) context.Context {
 }
 
 func testLogger(t *testing.T, name string) *slog.Logger {
+	t.Helper()
 	if os.Getenv("BODKIN_TEST_LOG") == "" {
 		return slog.New(slog.DiscardHandler)
 	}
@@ -85,7 +85,7 @@ func startNode(t *testing.T, cfg bodkin.Config) *bodkin.Node {
 }
 
 // echo answers every connection to a service with what it says.
-func echo(t *testing.T, n *bodkin.Node, service string) net.Listener {
+func echo(t *testing.T, n *bodkin.Node, service string) {
 	t.Helper()
 	l, err := n.Listen(service)
 	if err != nil {
@@ -106,7 +106,6 @@ func echo(t *testing.T, n *bodkin.Node, service string) net.Listener {
 	if err := n.WaitRegistered(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
-	return l
 }
 
 func TestDialBeginsOnTheRelayAndBecomesDirect(t *testing.T) {

@@ -189,6 +189,7 @@ func (e *Engine) Step(now time.Time, in Input, out []Action) (actions []Action, 
 		e.finish()
 	case Drop:
 		e.pairs = slices.DeleteFunc(e.pairs, func(p *pair) bool { return p.local == in.Local && p.remote == unmap(in.From) })
+	default: // Tick: nothing but the time
 	}
 	next = e.run()
 	actions, e.out = e.out, nil

@@ -70,9 +70,10 @@ func testKey(n byte) peer.Key { return peer.NewKey([32]byte{n}) }
 
 func ap(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 
-func newWorld(t testing.TB, seed uint64) *world {
+func newWorld(tb testing.TB, seed uint64) *world {
+	tb.Helper()
 	w := &world{
-		t: t, now: time.Unix(1000, 0), delay: 50 * time.Millisecond,
+		t: tb, now: time.Unix(1000, 0), delay: 50 * time.Millisecond,
 		rng: rand.New(rand.NewPCG(seed, 1)), opened: map[[2]netip.AddrPort]bool{},
 	}
 	w.a = &side{name: "a", private: ap("192.168.1.2:5000"), public: ap("203.0.113.1:5000")}

@@ -232,6 +232,7 @@ func (a *Agent) Step(now time.Time, in AgentInput, out []AgentAction) (actions [
 		a.closeChannel(in.Channel)
 	case AgentLeave:
 		a.leave()
+	default: // AgentTick: nothing but the time
 	}
 	next = a.run()
 	actions, a.out = a.out, nil

@@ -236,6 +236,7 @@ func (r *Registry) sealed(local int, from netip.AddrPort, m *stun.Message) {
 			r.closeChannel(g, c)
 		}
 		r.answer(g, e, nil)
+	default: // a method that no client of ours uses
 	}
 }
 

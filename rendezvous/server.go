@@ -103,13 +103,11 @@ func (s *Server) Serve(ctx context.Context) error {
 	defer stop()
 	var wg sync.WaitGroup
 	for i, c := range s.sockets {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
+		wg.Go(func() {
 			if err := s.read(i, c); err != nil {
 				cancel(fmt.Errorf("rendezvous: %s: %w", c.Local(), err))
 			}
-		}()
+		})
 	}
 	s.tick(ctx)
 	wg.Wait()

@@ -52,13 +52,11 @@ func (l *eventLog) follow(ctx context.Context, n *bodkin.Node) {
 		return
 	}
 	events := n.Events(ctx)
-	l.wg.Add(1)
-	go func() {
-		defer l.wg.Done()
+	l.wg.Go(func() {
 		for e := range events {
 			l.write(eventLine{Event: e})
 		}
-	}()
+	})
 }
 
 func (l *eventLog) write(line eventLine) {

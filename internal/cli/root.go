@@ -49,8 +49,9 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 	root := a.root()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
-	var coded *codeError
-	if err != nil && !(errors.As(err, &coded) && coded.err == nil) && ctx.Err() == nil {
+	coded, ok := errors.AsType[*codeError](err)
+	said := ok && coded.err == nil
+	if err != nil && !said && ctx.Err() == nil {
 		_, _ = fmt.Fprintf(errOut, "bodkin: %v\n", err)
 	}
 	if ctx.Err() != nil && err != nil {

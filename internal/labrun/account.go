@@ -92,8 +92,9 @@ func describe(e event) string {
 		return "failed: " + e.Reason
 	case eventStatus:
 		return "seen from inside: " + fmt.Sprint(e.Status.Private) + ", from outside: " + fmt.Sprint(e.Status.Observed)
+	default:
+		return ""
 	}
-	return ""
 }
 
 const eventStatus bodkin.EventKind = "status"

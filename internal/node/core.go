@@ -178,6 +178,7 @@ func (c *Core) Step(now time.Time, in Input, out []Action) (actions []Action, ne
 		}
 	case Close:
 		c.close()
+	default: // Tick: nothing but the time
 	}
 	next = c.run()
 	actions, c.out = c.out, nil

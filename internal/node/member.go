@@ -65,10 +65,10 @@ func (c *Core) dial(id peer.ID) {
 func (c *Core) alias(m *member, instance uint64) *member {
 	overlay := peer.Overlay(m.peer.ID, instance)
 	other := c.members[overlay]
-	switch {
-	case other == m:
+	switch other {
+	case m:
 		return m
-	case other == nil:
+	case nil:
 		c.members[overlay] = m
 		c.emit(Action{Op: Alias, ID: m.peer.ID, Overlay: overlay, Of: m.overlay})
 		return m
@@ -127,6 +127,7 @@ func (c *Core) step(m *member, in path.Input) {
 			c.emit(Action{Op: Publish, ID: m.peer.ID, Overlay: m.overlay, Routes: a.Routes})
 		case path.Event:
 			c.emit(Action{Op: Happened, ID: m.peer.ID, Overlay: m.overlay, Event: a.Event})
+		default: // inputs
 		}
 	}
 }

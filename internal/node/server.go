@@ -123,6 +123,7 @@ func (c *Core) do(a rendezvous.AgentAction) {
 		c.all(path.Input{Op: path.ChannelLost, By: by})
 	case rendezvous.AgentDisplaced:
 		c.emit(Action{Op: Displaced})
+	default: // inputs
 	}
 }
 

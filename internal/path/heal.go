@@ -54,6 +54,7 @@ func (p *Peer) step(a *attempt, in punch.Input) {
 			}
 		case punch.Done:
 			p.event(Happening{Kind: AttemptEnded, Report: o.Report})
+		default: // inputs
 		}
 	}
 }
@@ -192,7 +193,7 @@ func (p *Peer) active(in Input) {
 	}
 	r, since := p.routes[i], p.now.Sub(p.checked)
 	silent := p.now.Sub(in.Heard) > max(silence, 3*r.RTT)
-	if !(silent && since > checkPause || since > checkEvery) {
+	if since <= checkPause || !silent && since <= checkEvery {
 		return
 	}
 	p.checked = p.now

@@ -118,7 +118,6 @@ type Peer struct {
 	lastSeen uint64     // the highest counter of its offers
 	backoff  time.Duration
 	checked  time.Time
-	lostAt   time.Time // when the last direct route was lost
 
 	// Stats counts probes that were not believed.
 	Stats punch.Stats
@@ -211,6 +210,7 @@ func (p *Peer) Step(now time.Time, in Input, out []Action) (actions []Action, ne
 		}
 	case NetworkChanged:
 		p.networkChanged()
+	default: // Tick: nothing but the time
 	}
 	next = p.run()
 	actions, p.out = p.out, nil

@@ -100,6 +100,7 @@ func (s *Socket) Deliver(local punch.Local, from netip.AddrPort, b []byte) {
 			return
 		}
 		key.Channel, b = channel, data
+	case wire.ClassOther:
 	}
 	l := (*s.sources.Load())[key]
 	if l == nil {

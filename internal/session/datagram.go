@@ -112,13 +112,11 @@ func (s *session) newFlow(stream *quic.Stream, service string, l *PacketListener
 	s.mu.Lock()
 	s.flows[f.id] = f
 	s.mu.Unlock()
-	s.m.wg.Add(1)
-	go func() {
-		defer s.m.wg.Done()
+	s.m.wg.Go(func() {
 		// Nothing is ever written to the stream: its end is the flow's.
 		_, _ = io.Copy(io.Discard, stream)
 		f.end()
-	}()
+	})
 	return f
 }
 
@@ -200,8 +198,7 @@ func (f *PacketFlow) Write(b []byte) (int, error) {
 	}
 	err := f.s.conn.SendDatagram(append(appendFlow(make([]byte, 0, len(b)+8), f.id), b...))
 	if err != nil {
-		var large *quic.DatagramTooLargeError
-		if errors.As(err, &large) {
+		if _, ok := errors.AsType[*quic.DatagramTooLargeError](err); ok {
 			return 0, fmt.Errorf("datagram of %d bytes: %w", len(b), err)
 		}
 		return 0, f.s.explain(f.service, err)

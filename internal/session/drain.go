@@ -203,15 +203,13 @@ func (m *Manager) Shutdown(ctx context.Context) error {
 	var mu sync.Mutex
 	var errs []error
 	m.each(func(s *session) {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
+		wg.Go(func() {
 			if err := s.drain(ctx); err != nil && s.conn.Context().Err() == nil {
 				mu.Lock()
 				errs = append(errs, err)
 				mu.Unlock()
 			}
-		}()
+		})
 	})
 	wg.Wait()
 	return errors.Join(append(errs, m.Close())...)

@@ -123,11 +123,7 @@ func NewManager(cfg Config) (*Manager, error) {
 		m.cancel()
 		return nil, fmt.Errorf("accept sessions: %w", err)
 	}
-	m.wg.Add(1)
-	go func() {
-		defer m.wg.Done()
-		m.acceptAll(l)
-	}()
+	m.wg.Go(func() { m.acceptAll(l) })
 	return m, nil
 }
 

@@ -84,11 +84,7 @@ func (s *session) run() {
 	var wg sync.WaitGroup
 	s.m.wg.Add(1)
 	for _, job := range jobs {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
-			job()
-		}()
+		wg.Go(job)
 	}
 	go func() {
 		defer s.m.wg.Done()
@@ -108,11 +104,7 @@ func (s *session) acceptStreams() {
 			return
 		}
 		s.ledger.accepted(uint64(stream.StreamID()))
-		s.m.wg.Add(1)
-		go func() {
-			defer s.m.wg.Done()
-			s.serve(stream)
-		}()
+		s.m.wg.Go(func() { s.serve(stream) })
 	}
 }
 

@@ -31,6 +31,7 @@ func BenchmarkCore(b *testing.B) {
 }
 
 func blast(b *testing.B, topology natlab.Topology, size int) {
+	b.Helper()
 	l := start(b, topology)
 	x, y := listen(b, l.Host("x")), listen(b, l.Host("y"))
 	_ = y.SetReadBuffer(4 << 20)
@@ -38,7 +39,7 @@ func blast(b *testing.B, topology natlab.Topology, size int) {
 	var received atomic.Int64
 	go count(y, &received)
 	const burst = 16
-	segments := segmentControl(b, x, size)
+	segments := segmentControl(b, size)
 	data := make([]byte, burst*size)
 	before := cpu()
 	b.SetBytes(int64(size))
@@ -87,7 +88,7 @@ func count(c *net.UDPConn, n *atomic.Int64) {
 }
 
 // segmentControl is the control message that lets the kernel cut what we write.
-func segmentControl(tb testing.TB, c *net.UDPConn, size int) []byte {
+func segmentControl(tb testing.TB, size int) []byte {
 	tb.Helper()
 	b := make([]byte, unix.CmsgSpace(2))
 	h := (*unix.Cmsghdr)(unsafe.Pointer(&b[0]))

@@ -226,7 +226,7 @@ func (b *builder) attachCore(s *site, link natlab.Link) error {
 			return err
 		}
 	}
-	if err := b.corePort(sp, name, &sp.port); err != nil {
+	if err := b.corePort(name, &sp.port); err != nil {
 		return err
 	}
 	if err := plain(s.ns, "wan"); err != nil {
@@ -257,10 +257,10 @@ func (b *builder) wire(s, outer *site, mac net.HardwareAddr, inner string, link 
 		return err
 	}
 	sp := b.spoke(s.name, link)
-	if err := b.corePort(sp, near, &sp.port); err != nil {
+	if err := b.corePort(near, &sp.port); err != nil {
 		return err
 	}
-	if err := b.corePort(sp, far, &sp.through); err != nil {
+	if err := b.corePort(far, &sp.through); err != nil {
 		return err
 	}
 	if err := plain(s.ns, "wan"); err != nil {
@@ -290,7 +290,7 @@ func (b *builder) spoke(name string, link natlab.Link) *spoke {
 }
 
 // corePort brings up an end of a link in the core and opens it.
-func (b *builder) corePort(sp *spoke, name string, p **port) error {
+func (b *builder) corePort(name string, p **port) error {
 	// The core's own kernel must not answer on its links.
 	// A kernel without IPv6 has nothing to turn off.
 	_ = b.coreNS.sysctl("ipv6/conf/"+name+"/disable_ipv6", "1")

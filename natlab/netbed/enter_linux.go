@@ -59,13 +59,13 @@ func Enter() error {
 
 // again starts this program in new namespaces, with a user namespace or without.
 func again(user bool) (*exec.Cmd, error) {
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Args[0] = os.Args[0]
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.Env = append(os.Environ(), inside+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWPID | unix.CLONE_NEWNS,
-		Pdeathsig:  syscall.SIGKILL,
+	cmd := &exec.Cmd{
+		Path: "/proc/self/exe", Args: os.Args, Env: append(os.Environ(), inside+"=1"),
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
+		SysProcAttr: &syscall.SysProcAttr{
+			Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWPID | unix.CLONE_NEWNS,
+			Pdeathsig:  syscall.SIGKILL,
+		},
 	}
 	if user {
 		cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWUSER

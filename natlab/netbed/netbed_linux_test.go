@@ -17,24 +17,24 @@ import (
 
 func TestMain(m *testing.M) { netbed.Main(m) }
 
-func start(t testing.TB, topology natlab.Topology) *netbed.Lab {
-	t.Helper()
-	netbed.Need(t)
-	l, err := netbed.Start(t.Context(), topology)
+func start(tb testing.TB, topology natlab.Topology) *netbed.Lab {
+	tb.Helper()
+	netbed.Need(tb)
+	l, err := netbed.Start(tb.Context(), topology)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(l.Close)
+	tb.Cleanup(l.Close)
 	return l
 }
 
-func listen(t testing.TB, h *netbed.Host) *net.UDPConn {
-	t.Helper()
-	c, err := h.ListenPacket(t.Context(), "udp4", netip.AddrPort{})
+func listen(tb testing.TB, h *netbed.Host) *net.UDPConn {
+	tb.Helper()
+	c, err := h.ListenPacket(tb.Context(), "udp4", netip.AddrPort{})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { _ = c.Close() })
+	tb.Cleanup(func() { _ = c.Close() })
 	return c.(*net.UDPConn)
 }
 
@@ -131,21 +131,13 @@ func TestOpenersDieInTheCore(t *testing.T) {
 	defer stop()
 	to := at(l.Box("home-b").Addr(), 9)
 	for _, ttl := range []string{"2", "3"} {
-		var c net.PacketConn
-		err := l.Host("a").Do(func() (err error) {
-			c, err = net.ListenPacket("udp4", ":0")
-			return err
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		setTTL(t, c.(*net.UDPConn), int(ttl[0]-'0'))
-		send(t, c.(*net.UDPConn), to, "opener")
+		c := listen(t, l.Host("a"))
+		setTTL(t, c, int(ttl[0]-'0'))
+		send(t, c, to, "opener")
 		p := <-seen
 		if ttl == "2" && p.Protocol != 1 || ttl == "3" && p.Protocol != 17 {
 			t.Errorf("TTL %s: the core sent protocol %d to %v", ttl, p.Protocol, p.To)
 		}
-		_ = c.Close()
 	}
 }
 
@@ -257,7 +249,8 @@ func TestInsideDelayAndNesting(t *testing.T) {
 	l := start(t, natlab.Topology{
 		Boxes: []natlab.Box{{Name: "carrier"}, {Name: "home", Behind: "carrier"}},
 		Hosts: []natlab.Host{
-			{Name: "s"}, {Name: "h", Behind: "home", Link: natlab.Link{Delay: 10 * time.Millisecond}},
+			{Name: "s"},
+			{Name: "h", Behind: "home", Link: natlab.Link{Delay: 10 * time.Millisecond}},
 			{Name: "neighbour", Behind: "home"},
 		},
 	})
