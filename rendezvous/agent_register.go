@@ -36,8 +36,7 @@ func (a *Agent) prove(l *serverLeg, fresh bool) {
 	if fresh {
 		a.counter++
 		l.id, l.tries = a.transaction(), 0
-		content := a.registration().Append(nil)
-		box, err := a.cfg.Key.Seal(a.cfg.Server, wire.RegisterPurpose, append(l.id[:], l.nonce...), content)
+		box, err := wire.SealRegister(a.cfg.Key, a.cfg.Server, l.id, l.nonce, a.registration())
 		if err != nil {
 			a.emit(AgentAction{Op: AgentFailed, Err: err})
 			return

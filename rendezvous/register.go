@@ -1,6 +1,7 @@
 package rendezvous
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"time"
@@ -63,24 +64,12 @@ func (r *Registry) register(local int, from netip.AddrPort, m *stun.Message) {
 		r.plainError(local, from, m, code, r.nonces.make(r.now, from))
 		return
 	}
-	box, err := m.Get(wire.AttrBox)
-	if err != nil {
-		r.stats.Malformed++
-		return
-	}
-	id, content, err := r.key.Open(wire.RegisterPurpose, append(m.TransactionID[:], nonce...), box)
-	if err != nil || id.Check() != nil {
+	id, enc, reg, err := wire.OpenRegister(m, r.key)
+	switch {
+	case errors.Is(err, peer.ErrSeal):
 		r.stats.Forged++
 		return
-	}
-	// The BOX authenticates all that counts; a changed bit elsewhere is refused
-	// by rebuilding the message from it.
-	if !slices.Equal(m.Raw, wire.AppendRegister(nil, m.TransactionID, nonce, box)) {
-		r.stats.Forged++
-		return
-	}
-	reg, err := wire.ParseRegistration(wire.Attrs(content))
-	if err != nil {
+	case err != nil:
 		r.stats.Malformed++
 		return
 	}
@@ -92,7 +81,7 @@ func (r *Registry) register(local int, from netip.AddrPort, m *stun.Message) {
 		r.stats.Replayed++
 		return
 	default:
-		if g = r.enter(g, id, reg, [32]byte(box)); g == nil {
+		if g = r.enter(g, id, reg, enc); g == nil {
 			r.stats.Limited++
 			r.plainError(local, from, m, wire.CodeTooMany, nil)
 			return

@@ -257,19 +257,13 @@ const plainErrors = 200
 
 // plainError answers without a seal, never longer than the request, and not
 // often: whoever reads it can only take it as a hint.
-func (r *Registry) plainError(local int, to netip.AddrPort, m *stun.Message, code int, nonce []byte) {
+func (r *Registry) plainError(local int, to netip.AddrPort, m *stun.Message, code int, nonce []byte, unknown ...stun.AttrType) {
 	if nonce == nil && !r.errors.take(r.now, 1, plainErrors, plainErrors) {
 		r.stats.Limited++
 		return
 	}
-	e := &stun.Message{Type: stun.NewType(m.Type.Method, stun.ClassErrorResponse), TransactionID: m.TransactionID}
-	e.WriteHeader()
-	_ = stun.ErrorCodeAttribute{Code: stun.ErrorCode(code)}.AddTo(e)
-	if nonce != nil {
-		e.Add(stun.AttrNonce, nonce)
-	}
-	if len(e.Raw) <= len(m.Raw) {
-		r.send(local, to, e.Raw)
+	if e := wire.AppendError(nil, m, code, nonce, unknown...); len(e) <= len(m.Raw) {
+		r.send(local, to, e)
 	}
 }
 
@@ -281,7 +275,7 @@ func (r *Registry) binding(local int, from netip.AddrPort, m *stun.Message) {
 	}
 	for _, a := range m.Attributes {
 		if a.Type.Required() && !knownRequired[a.Type] {
-			r.plainError(local, from, m, int(stun.CodeUnknownAttribute), nil)
+			r.plainError(local, from, m, int(stun.CodeUnknownAttribute), nil, a.Type)
 			return
 		}
 	}

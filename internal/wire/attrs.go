@@ -16,7 +16,8 @@ var ErrMalformed = errors.New("malformed message")
 // the content of a SEALED, BOX or OFFER.
 type Attrs []byte
 
-// Add appends an attribute, padded to four bytes.
+// Add appends an attribute, padded to four bytes. Everything that a message
+// carries is far from the 65,535 bytes that the length can say.
 func (a *Attrs) Add(t stun.AttrType, value []byte) {
 	*a = binary.BigEndian.AppendUint16(*a, uint16(t))
 	*a = binary.BigEndian.AppendUint16(*a, uint16(len(value)))
@@ -106,8 +107,8 @@ func (a Attrs) Channel() (Channel, bool) {
 	return 0, false
 }
 
-// AppendEndpoint appends an endpoint: its family (4 or 6), port and address, 7 or
-// 19 bytes. An IPv4-mapped IPv6 address counts as IPv4.
+// AppendEndpoint appends a valid endpoint: its family (4 or 6), port and address,
+// 7 or 19 bytes. An IPv4-mapped IPv6 address counts as IPv4.
 func AppendEndpoint(b []byte, e netip.AddrPort) []byte {
 	addr := e.Addr().Unmap()
 	family := byte(6)

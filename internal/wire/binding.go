@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"net"
 	"net/netip"
 
 	"github.com/pion/stun/v3"
@@ -11,9 +10,19 @@ func xorMapped(e netip.AddrPort) *stun.XORMappedAddress {
 	return &stun.XORMappedAddress{IP: e.Addr().Unmap().AsSlice(), Port: int(e.Port())}
 }
 
-func addrPort(ip net.IP, port int) netip.AddrPort {
-	a, _ := netip.AddrFromSlice(ip)
-	return netip.AddrPortFrom(a.Unmap(), uint16(port))
+// mapped is the XOR-MAPPED-ADDRESS of a message. pion/stun fills up an address
+// that is cut short; here it counts as none.
+func mapped(m *stun.Message) (netip.AddrPort, bool) {
+	var x stun.XORMappedAddress
+	if x.GetFrom(m) != nil {
+		return netip.AddrPort{}, false
+	}
+	v, err := m.Get(stun.AttrXORMappedAddress)
+	a, ok := netip.AddrFromSlice(x.IP)
+	if err != nil || !ok || len(v) != 4+len(x.IP) {
+		return netip.AddrPort{}, false
+	}
+	return netip.AddrPortFrom(a.Unmap(), uint16(x.Port)), true
 }
 
 // AppendBindingRequest builds a plain Binding request (RFC 8489 §3), 20 bytes.
@@ -31,9 +40,23 @@ func AppendBindingAnswer(b []byte, id TransactionID, mapped netip.AddrPort) []by
 
 // MappedAddress is the XOR-MAPPED-ADDRESS of an answer to a Binding request.
 func MappedAddress(m *stun.Message) (netip.AddrPort, bool) {
-	var x stun.XORMappedAddress
-	if m.Type != stun.BindingSuccess || x.GetFrom(m) != nil {
+	if m.Type != stun.BindingSuccess {
 		return netip.AddrPort{}, false
 	}
-	return addrPort(x.IP, x.Port), true
+	return mapped(m)
+}
+
+// AppendError answers a request with an error that nothing authenticates: whoever
+// gets it takes it as a hint. A NONCE goes with 401 and 438 (RFC 8489 §9.2.4), the
+// unknown attributes with 420 (§14.13).
+func AppendError(b []byte, request *stun.Message, code int, nonce []byte, unknown ...stun.AttrType) []byte {
+	m := newMessage(stun.NewType(request.Type.Method, stun.ClassErrorResponse), request.TransactionID)
+	_ = stun.ErrorCodeAttribute{Code: stun.ErrorCode(code)}.AddTo(m)
+	if len(nonce) != 0 {
+		m.Add(stun.AttrNonce, nonce)
+	}
+	if len(unknown) != 0 {
+		_ = stun.UnknownAttributes(unknown).AddTo(m)
+	}
+	return append(b, m.Raw...)
 }

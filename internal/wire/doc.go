@@ -54,7 +54,7 @@ const (
 	AttrFlags        stun.AttrType = 0xC0C5 // 4 bytes: Flag…
 	AttrEpoch        stun.AttrType = 0xC0C6 // 4 bytes: the day that TAGS are for
 	AttrTags         stun.AttrType = 0xC0C7 // 16 bytes each
-	AttrChannel      stun.AttrType = 0xC0C8 // 2 bytes, then 2 reserved
+	AttrChannel      stun.AttrType = 0xC0C8 // 2 bytes
 	AttrOffer        stun.AttrType = 0xC0C9 // attributes sealed to the other peer
 	AttrSessionNonce stun.AttrType = 0xC0CA // 32 bytes
 	AttrRevision     stun.AttrType = 0xC0CB // 4 bytes: counts changes of a registration

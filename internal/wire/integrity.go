@@ -8,9 +8,9 @@ import (
 	"github.com/pion/stun/v3"
 )
 
-// AttrIntegrity is MESSAGE-INTEGRITY-SHA256 (RFC 8489 §14.6), which pion/stun
-// does not have yet.
-const AttrIntegrity stun.AttrType = 0x001C
+// AttrIntegrity is MESSAGE-INTEGRITY-SHA256 (RFC 8489 §14.6): pion/stun has its
+// number, but nothing that computes it.
+const AttrIntegrity = stun.AttrMessageIntegritySHA256
 
 const integritySize = 4 + sha256.Size
 
@@ -57,7 +57,9 @@ func (k *Integrity) sum(raw []byte) (mac [sha256.Size]byte) {
 // Decode reads a STUN message from one packet: header, cookie and attributes
 // well-formed, nothing behind it. The message keeps no reference to b.
 func Decode(b []byte) (*stun.Message, error) {
-	if len(b) < 20 || len(b) > MaxMessage || int(binary.BigEndian.Uint16(b[2:])) != len(b)-20 {
+	// pion/stun reads a type past its two zero bits (RFC 8489 §5), and so would
+	// take one message for another.
+	if Classify(b, false) != ClassSTUN || len(b) > MaxMessage || int(binary.BigEndian.Uint16(b[2:])) != len(b)-20 {
 		return nil, ErrMalformed
 	}
 	m := &stun.Message{Raw: append([]byte(nil), b...)}

@@ -92,7 +92,7 @@ func ParseParty(a Attrs) (p Party, err error) {
 	p.Instance, ok[0] = a.Uint64(AttrInstance)
 	p.Channel, ok[1] = a.Channel()
 	p.Revision, ok[2] = a.Uint32(AttrRevision)
-	if ok != [3]bool{true, true, true} {
+	if ok != [3]bool{true, true, true} || p.Instance == 0 {
 		return Party{}, fmt.Errorf("%w: party", ErrMalformed)
 	}
 	observed, _ := a.Get(AttrObserved)
@@ -119,10 +119,6 @@ type Offer struct {
 // OfferPurpose is the purpose that offers are sealed for (peer.Key.Seal).
 const OfferPurpose = "offer"
 
-// RegisterPurpose is the purpose that the BOX of a Register is sealed for; its
-// context is the message's transaction ID and NONCE.
-const RegisterPurpose = "register"
-
 // Append encodes o.
 func (o Offer) Append(a Attrs) Attrs {
 	a.AddUint64(AttrInstance, o.Instance)
@@ -141,7 +137,7 @@ func ParseOffer(a Attrs) (o Offer, err error) {
 	o.Instance, ok[0] = a.Uint64(AttrInstance)
 	o.Counter, ok[1] = a.Uint64(AttrCounter)
 	nonce, _ := a.Get(AttrSessionNonce)
-	if ok != [2]bool{true, true} || len(nonce) != len(o.Nonce) {
+	if ok != [2]bool{true, true} || o.Instance == 0 || len(nonce) != len(o.Nonce) {
 		return Offer{}, fmt.Errorf("%w: offer", ErrMalformed)
 	}
 	o.Nonce = [32]byte(nonce)

@@ -82,11 +82,9 @@ func ParseProbe(b []byte) (Probe, error) {
 		}
 		p.Sequence = binary.BigEndian.Uint64(v)
 	case stun.BindingSuccess:
-		var x stun.XORMappedAddress
-		if err := x.GetFrom(m); err != nil {
+		if p.Mapped, p.Answer = mapped(m); !p.Answer {
 			return Probe{}, ErrMalformed
 		}
-		p.Answer, p.Mapped = true, addrPort(x.IP, x.Port)
 	default:
 		return Probe{}, ErrMalformed
 	}

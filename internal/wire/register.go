@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -12,9 +13,9 @@ import (
 )
 
 // Registration is what a node says of itself to its server: the content of the
-// BOX of a Register, and, with only what changed, of the SEALED of a Refresh.
+// BOX of a Register, and of the SEALED of a Refresh that changes anything.
 type Registration struct {
-	Instance    uint64
+	Instance    uint64 // of the process, not 0
 	Counter     uint64 // counts an instance's Registers: a repeated one changes nothing
 	Flags       uint32 // FlagAccepting, FlagOpen
 	Description []byte // candidates and NAT profile; opaque to the server
@@ -55,12 +56,15 @@ func (r Registration) Append(a Attrs) Attrs {
 
 // ParseRegistration decodes what Append encoded.
 func ParseRegistration(a Attrs) (r Registration, err error) {
+	if err := a.Check(); err != nil {
+		return Registration{}, err
+	}
 	var ok [4]bool
 	r.Instance, ok[0] = a.Uint64(AttrInstance)
 	r.Counter, ok[1] = a.Uint64(AttrCounter)
 	r.Flags, ok[2] = a.Uint32(AttrFlags)
 	r.Description, ok[3] = a.Get(AttrDescription)
-	if ok != [4]bool{true, true, true, true} || len(r.Description) > MaxDescription {
+	if ok != [4]bool{true, true, true, true} || r.Instance == 0 || len(r.Description) > MaxDescription {
 		return Registration{}, fmt.Errorf("%w: registration", ErrMalformed)
 	}
 	r.Epoch, _ = a.Uint32(AttrEpoch)
@@ -140,4 +144,36 @@ func AppendRegister(b []byte, id TransactionID, nonce, box []byte) []byte {
 		m.Add(AttrBox, box)
 	}
 	return append(b, m.Raw...)
+}
+
+// OpenRegister opens the BOX of a Register, and says who sealed it and with which
+// ephemeral key (for [NewLinkKeys]). Everything of the message counts: the BOX
+// authenticates transaction and NONCE, and of what else a Register is made nothing
+// can be chosen, so it is compared with the one that these make. Only the server's
+// key opens it, and every failure to do so is peer.ErrSeal.
+func OpenRegister(m *stun.Message, key peer.Key) (from peer.ID, enc [32]byte, r Registration, err error) {
+	nonce, _ := m.Get(stun.AttrNonce)
+	box, err := m.Get(AttrBox)
+	if err != nil || len(nonce) == 0 {
+		return from, enc, r, ErrMalformed
+	}
+	from, content, err := key.Open(registerPurpose, registerContext(m.TransactionID, nonce), box)
+	if err != nil || !bytes.Equal(m.Raw, AppendRegister(nil, m.TransactionID, nonce, box)) {
+		return peer.ID{}, enc, r, peer.ErrSeal
+	}
+	r, err = ParseRegistration(content)
+	return from, [32]byte(box), r, err
+}
+
+// SealRegister makes the BOX of a Register.
+func SealRegister(key peer.Key, server peer.ID, id TransactionID, nonce []byte, r Registration) ([]byte, error) {
+	return key.Seal(server, registerPurpose, registerContext(id, nonce), r.Append(nil))
+}
+
+// registerPurpose and registerContext are what a BOX is sealed for (peer.Key.Seal):
+// this one request, from this one source.
+const registerPurpose = "register"
+
+func registerContext(id TransactionID, nonce []byte) []byte {
+	return append(id[:], nonce...)
 }

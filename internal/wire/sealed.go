@@ -95,11 +95,15 @@ func Open(m *stun.Message, sequence uint64, key *[32]byte) (Attrs, error) {
 		stun.AttrType(binary.BigEndian.Uint16(m.Raw[at-4:])) != AttrSealed {
 		return nil, ErrMalformed
 	}
-	content, err := aeadOf(key).Open(nil, aeadNonce(sequence), m.Raw[at:], m.Raw[:at])
+	plain, err := aeadOf(key).Open(nil, aeadNonce(sequence), m.Raw[at:], m.Raw[:at])
 	if err != nil {
 		return nil, peer.ErrSeal
 	}
-	return content, Attrs(content).Check()
+	content := Attrs(plain)
+	if err := content.Check(); err != nil {
+		return nil, err
+	}
+	return content, nil
 }
 
 func aeadOf(key *[32]byte) cipher.AEAD {
