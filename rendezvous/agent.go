@@ -309,11 +309,10 @@ func (a *Agent) registration() wire.Registration {
 		r.Flags |= wire.FlagOpen
 		return r
 	}
-	r.Epoch = wire.Epoch(a.now)
 	self := a.cfg.Key.ID()
 	for _, p := range a.peers {
 		if s, err := a.cfg.Key.Shared(p); err == nil && len(r.Tags) < wire.MaxTags {
-			r.Tags = append(r.Tags, wire.PolicyTag(s, p, self, a.cfg.Server, r.Epoch))
+			r.Tags = append(r.Tags, wire.PolicyTag(s, p, self, a.cfg.Server, wire.Epoch(a.now)))
 		}
 	}
 	return r

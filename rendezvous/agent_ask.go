@@ -40,8 +40,9 @@ func (a *Agent) ask(in AgentInput) {
 		return
 	}
 	q := &agentAsk{token: in.Token, target: in.Target, id: a.transaction(), nextAt: a.now}
-	q.ask = wire.Ask{Target: in.Target, Epoch: wire.Epoch(a.now), Channel: a.channel(in.Target), Offer: in.Offer}
-	for _, day := range []uint32{q.ask.Epoch, q.ask.Epoch - 1, q.ask.Epoch + 1} {
+	q.ask = wire.Ask{Target: in.Target, Channel: a.channel(in.Target), Offer: in.Offer}
+	today := wire.Epoch(a.now)
+	for _, day := range []uint32{today, today - 1, today + 1} {
 		q.ask.Tags = append(q.ask.Tags, wire.PolicyTag(secret, a.cfg.Key.ID(), in.Target, a.cfg.Server, day))
 	}
 	a.asks = append(a.asks, q)

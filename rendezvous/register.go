@@ -26,7 +26,6 @@ type registration struct {
 	primary     uint8
 	flags       uint32
 	revision    uint32
-	epoch       uint32
 	gone        bool // a tombstone: it said goodbye
 	seen        time.Time
 	description []byte
@@ -154,7 +153,7 @@ func (r *Registry) apply(g *registration, reg wire.Registration) {
 	}
 	accepted := g.flags&wire.FlagAccepting != 0
 	g.flags = reg.Flags&(wire.FlagAccepting|wire.FlagOpen) | displaced
-	g.epoch, g.tags = reg.Epoch, slices.Clone(reg.Tags)
+	g.tags = slices.Clone(reg.Tags)
 	who := r.byID[g.node.id]
 	switch {
 	case g.flags&wire.FlagAccepting == 0:

@@ -273,11 +273,15 @@ func (r *Registry) binding(local int, from netip.AddrPort, m *stun.Message) {
 		r.stats.Limited++
 		return
 	}
+	var unknown []stun.AttrType
 	for _, a := range m.Attributes {
 		if a.Type.Required() && !knownRequired[a.Type] {
-			r.plainError(local, from, m, int(stun.CodeUnknownAttribute), nil, a.Type)
-			return
+			unknown = append(unknown, a.Type)
 		}
+	}
+	if len(unknown) > 0 {
+		r.plainError(local, from, m, int(stun.CodeUnknownAttribute), nil, unknown...)
+		return
 	}
 	r.stats.Bindings++
 	r.send(local, from, wire.AppendBindingAnswer(nil, m.TransactionID, from))

@@ -52,12 +52,11 @@ const (
 	AttrObserved     stun.AttrType = 0xC0C3 // endpoints that the server saw
 	AttrDescription  stun.AttrType = 0xC0C4 // candidates and NAT profile; opaque to the server
 	AttrFlags        stun.AttrType = 0xC0C5 // 4 bytes: Flag…
-	AttrEpoch        stun.AttrType = 0xC0C6 // 4 bytes: the day that TAGS are for
-	AttrTags         stun.AttrType = 0xC0C7 // 16 bytes each
-	AttrChannel      stun.AttrType = 0xC0C8 // 2 bytes
-	AttrOffer        stun.AttrType = 0xC0C9 // attributes sealed to the other peer
-	AttrSessionNonce stun.AttrType = 0xC0CA // 32 bytes
-	AttrRevision     stun.AttrType = 0xC0CB // 4 bytes: counts changes of a registration
+	AttrTags         stun.AttrType = 0xC0C6 // 16 bytes each
+	AttrChannel      stun.AttrType = 0xC0C7 // 2 bytes
+	AttrOffer        stun.AttrType = 0xC0C8 // attributes sealed to the other peer
+	AttrSessionNonce stun.AttrType = 0xC0C9 // 32 bytes
+	AttrRevision     stun.AttrType = 0xC0CA // 4 bytes: counts changes of a registration
 )
 
 // Flags of a registration, and of what the server says of it.

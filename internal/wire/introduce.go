@@ -10,8 +10,7 @@ import (
 // Ask is a node's request to be introduced: the content of an Introduce.
 type Ask struct {
 	Target  peer.ID
-	Epoch   uint32
-	Tags    []Tag   // PolicyTags for the epoch, the one before and the one after
+	Tags    []Tag   // PolicyTags for the asker's epoch, the one before and the one after
 	Channel Channel // of the asker's half; data may leave on it at once
 	Offer   []byte  // sealed to the target; opaque to the server
 }
@@ -25,7 +24,6 @@ const maxOffer = MaxDescription + 256
 // Append encodes q.
 func (q Ask) Append(a Attrs) Attrs {
 	a.Add(AttrPeerID, q.Target[:])
-	a.AddUint32(AttrEpoch, q.Epoch)
 	a.Add(AttrTags, appendTags(nil, q.Tags))
 	a.AddChannel(q.Channel)
 	a.Add(AttrOffer, q.Offer)
@@ -38,7 +36,6 @@ func ParseAsk(a Attrs) (q Ask, err error) {
 	if q.Target, err = peer.IDFromBytes(id); err != nil {
 		return Ask{}, err
 	}
-	q.Epoch, _ = a.Uint32(AttrEpoch)
 	if q.Tags, err = parseTags(a, maxAskTags); err != nil {
 		return Ask{}, err
 	}

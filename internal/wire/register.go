@@ -19,7 +19,6 @@ type Registration struct {
 	Counter     uint64 // counts an instance's Registers: a repeated one changes nothing
 	Flags       uint32 // FlagAccepting, FlagOpen
 	Description []byte // candidates and NAT profile; opaque to the server
-	Epoch       uint32
 	Tags        []Tag
 	Gone        bool // the node leaves: forget it (LIFETIME 0)
 }
@@ -45,7 +44,6 @@ func (r Registration) Append(a Attrs) Attrs {
 	a.AddUint32(AttrFlags, r.Flags)
 	a.Add(AttrDescription, r.Description)
 	if len(r.Tags) > 0 {
-		a.AddUint32(AttrEpoch, r.Epoch)
 		a.Add(AttrTags, appendTags(nil, r.Tags))
 	}
 	if r.Gone {
@@ -67,7 +65,6 @@ func ParseRegistration(a Attrs) (r Registration, err error) {
 	if ok != [4]bool{true, true, true, true} || r.Instance == 0 || len(r.Description) > MaxDescription {
 		return Registration{}, fmt.Errorf("%w: registration", ErrMalformed)
 	}
-	r.Epoch, _ = a.Uint32(AttrEpoch)
 	if r.Tags, err = parseTags(a, MaxTags); err != nil {
 		return Registration{}, err
 	}
@@ -146,11 +143,10 @@ func AppendRegister(b []byte, id TransactionID, nonce, box []byte) []byte {
 	return append(b, m.Raw...)
 }
 
-// OpenRegister opens the BOX of a Register, and says who sealed it and with which
-// ephemeral key (for [NewLinkKeys]). Everything of the message counts: the BOX
-// authenticates transaction and NONCE, and of what else a Register is made nothing
-// can be chosen, so it is compared with the one that these make. Only the server's
-// key opens it, and every failure to do so is peer.ErrSeal.
+// OpenRegister opens a Register with the server's key, and says who sealed its BOX
+// and under which ephemeral key (for [NewLinkKeys]). The BOX authenticates the
+// transaction ID and the NONCE, which leave nothing open about the rest: the whole
+// message must be the one that they make. A failure of that is peer.ErrSeal.
 func OpenRegister(m *stun.Message, key peer.Key) (from peer.ID, enc [32]byte, r Registration, err error) {
 	nonce, _ := m.Get(stun.AttrNonce)
 	box, err := m.Get(AttrBox)
