@@ -21,6 +21,7 @@ func TestMain(m *testing.M) { netbed.Main(m) }
 type homes struct {
 	*netbed.Lab
 	server *rendezvous.Server
+	stop   func() // ends the server
 	url    string
 }
 
@@ -33,10 +34,10 @@ func startHomes(t *testing.T, o natlab.Options, limits rendezvous.Limits) homes 
 	}
 	t.Cleanup(l.Close)
 	h := l.Host("server")
-	s, _ := startServer(t, rendezvous.ServerConfig{
+	s, stop := startServer(t, rendezvous.ServerConfig{
 		Network: h, Limits: limits, Listen: []netip.AddrPort{netip.AddrPortFrom(h.Addr(), 3478)},
 	})
-	return homes{l, s, s.URL(h.Addr().String()).String()}
+	return homes{l, s, stop, s.URL(h.Addr().String()).String()}
 }
 
 func (h homes) node(t *testing.T, host string, cfg bodkin.Config) *bodkin.Node {
@@ -93,4 +94,96 @@ func TestHoleBetweenTwoHomes(t *testing.T) {
 	if err != nil || !bytes.Equal(got, sent) {
 		t.Fatalf("%d bytes came back, %v", len(got), err)
 	}
+}
+
+// transfer moves n random bytes from a to b by a service of b's and checks them;
+// during is called once a good part has arrived, while the rest is under way.
+func transfer(t *testing.T, a, b *bodkin.Node, n int, during func()) {
+	t.Helper()
+	l, err := b.Listen("file")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	ctx := testContext(t)
+	if err := b.WaitRegistered(ctx); err != nil {
+		t.Fatal(err)
+	}
+	sent := make([]byte, n)
+	_, _ = rand.Read(sent)
+	out, err := a.Dial(ctx, b.ID(), "file")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_, _ = out.Write(sent)
+		_ = out.CloseWrite()
+	}()
+	in, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = in.SetReadDeadline(time.Now().Add(40 * time.Second))
+	got := make([]byte, n/4, n)
+	if _, err := io.ReadFull(in, got); err != nil {
+		t.Fatalf("the first quarter: %v", err)
+	}
+	during()
+	rest, err := io.ReadAll(in)
+	if got = append(got, rest...); err != nil || !bytes.Equal(got, sent) {
+		t.Fatalf("%d of %d bytes arrived, equal: %v, %v", len(got), n, bytes.Equal(got, sent[:len(got)]), err)
+	}
+	_ = in.Close()
+	_ = out.Close()
+}
+
+// slowHomes makes a transfer of some megabytes take its time, so that what happens
+// in the middle of it does.
+var slowHomes = natlab.Options{DelayA: 5 * time.Millisecond, DelayB: 5 * time.Millisecond, DelayS: 5 * time.Millisecond, Rate: 20_000_000}
+
+// direct waits until a's traffic with b takes a direct route.
+func direct(t *testing.T, a, b *bodkin.Node) {
+	t.Helper()
+	ctx := testContext(t)
+	for {
+		pong, err := a.Ping(ctx, b.ID())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if pong.Route.Direct() {
+			return
+		}
+	}
+}
+
+func TestFileArrivesThoughTheServerDies(t *testing.T) {
+	t.Parallel()
+	h := startHomes(t, slowHomes, rendezvous.Limits{})
+	a, b := h.node(t, "a", bodkin.Config{}), h.node(t, "b", bodkin.Config{})
+	echo(t, b, "echo")
+	direct(t, a, b)
+	transfer(t, a, b, 4<<20, h.stop)
+}
+
+func TestFileArrivesThoughTheHoleCloses(t *testing.T) {
+	t.Parallel()
+	h := startHomes(t, slowHomes, rendezvous.Limits{})
+	a, b := h.node(t, "a", bodkin.Config{}), h.node(t, "b", bodkin.Config{})
+	echo(t, b, "echo")
+	direct(t, a, b)
+	ctx := testContext(t)
+	events := a.Events(ctx)
+	transfer(t, a, b, 4<<20, func() {
+		unblock := h.BlockBetween(h.Box("home-a").Addr(), h.Box("home-b").Addr())
+		for e := range events {
+			if e.Kind == bodkin.EventSwitched && e.Route.Transport == "relay" {
+				break
+			}
+		}
+		if ctx.Err() != nil {
+			t.Fatal("the relay was not taken")
+		}
+		unblock()
+	})
+	direct(t, a, b)
 }

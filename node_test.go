@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -43,8 +44,9 @@ func newKey(t *testing.T) peer.Key {
 	return k
 }
 
-// startServer runs a server on loopback until the test ends, and returns its URL.
-func startServer(t *testing.T, cfg rendezvous.ServerConfig) (*rendezvous.Server, string) {
+// startServer runs a server, on loopback if nothing else is said, until the test
+// ends or stop is called.
+func startServer(t *testing.T, cfg rendezvous.ServerConfig) (_ *rendezvous.Server, stop func()) {
 	t.Helper()
 	if cfg.Key.IsZero() {
 		cfg.Key = newKey(t)
@@ -59,14 +61,18 @@ func startServer(t *testing.T, cfg rendezvous.ServerConfig) (*rendezvous.Server,
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(ctx) }()
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
 	})
-	return s, s.URL("127.0.0.1").String()
+	t.Cleanup(stop)
+	return s, stop
 }
+
+// localURL is that of a server on loopback.
+func localURL(s *rendezvous.Server) string { return s.URL("127.0.0.1").String() }
 
 func startNode(t *testing.T, cfg bodkin.Config) *bodkin.Node {
 	t.Helper()
@@ -109,7 +115,8 @@ func echo(t *testing.T, n *bodkin.Node, service string) {
 }
 
 func TestDialBeginsOnTheRelayAndBecomesDirect(t *testing.T) {
-	_, url := startServer(t, rendezvous.ServerConfig{})
+	s, _ := startServer(t, rendezvous.ServerConfig{})
+	url := localURL(s)
 	a, b := startNode(t, bodkin.Config{Server: url}), startNode(t, bodkin.Config{Server: url})
 	echo(t, b, "echo")
 	ctx := testContext(t)
@@ -142,7 +149,8 @@ func TestDialBeginsOnTheRelayAndBecomesDirect(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
-	_, url := startServer(t, rendezvous.ServerConfig{})
+	s, _ := startServer(t, rendezvous.ServerConfig{})
+	url := localURL(s)
 	friend := startNode(t, bodkin.Config{Server: url})
 	stranger := startNode(t, bodkin.Config{Server: url})
 	b := startNode(t, bodkin.Config{

@@ -22,7 +22,7 @@ type labFlags struct {
 	loss                   float64
 	presetA, presetB       string
 	ipv6                   bool
-	pings                  int
+	runs                   int
 }
 
 func (a *app) labCommand() *cobra.Command {
@@ -59,7 +59,7 @@ differs.`,
 	n.StringVar(&f.presetA, "preset-a", string(natlab.Linux), presetHelp("A"))
 	n.StringVar(&f.presetB, "preset-b", string(natlab.Linux), presetHelp("B"))
 	n.BoolVar(&f.ipv6, "ipv6", false, "give everything IPv6 as well, filtered and not translated")
-	n.IntVar(&f.pings, "runs", 0, "measure the time to a direct route this often as well")
+	n.IntVar(&f.runs, "runs", 0, "do it this often again, with fresh nodes and 256 KiB, and show the spread")
 	return c
 }
 
@@ -70,6 +70,9 @@ func presetHelp(home string) string {
 func (f labFlags) check() error {
 	if f.loss < 0 || f.loss >= 1 {
 		return fmt.Errorf("--loss %v: it is a share of 1, such as 0.1", f.loss)
+	}
+	if f.runs < 0 {
+		return fmt.Errorf("--runs %d: it is a number of runs", f.runs)
 	}
 	for _, d := range []time.Duration{f.delayA, f.delayB, f.delayS, f.insideA, f.insideB, f.jitter} {
 		if d < 0 {
@@ -92,7 +95,7 @@ func (a *app) lab(ctx context.Context, f labFlags) error {
 			InsideA: f.insideA, InsideB: f.insideB, Jitter: f.jitter, Loss: f.loss,
 			PresetA: natlab.Preset(f.presetA), PresetB: natlab.Preset(f.presetB), IPv6: f.ipv6,
 		},
-		File: f.file, Runs: f.pings, Out: a.out, JSON: a.json, Verbose: a.verbose, Log: a.err,
+		File: f.file, Runs: f.runs, Out: a.out, JSON: a.json, Verbose: a.verbose, Log: a.err,
 	})
 	if err != nil {
 		return err

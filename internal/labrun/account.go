@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -18,11 +17,9 @@ type account struct {
 	mu      sync.Mutex
 	out     io.Writer
 	json    bool
-	quiet   bool // further measurements are summed up only
+	quiet   bool // further runs are summed up only
 	begin   time.Time
 	changed chan struct{}
-	times   []time.Duration
-	connect []time.Duration
 }
 
 func newAccount(cfg Config) *account {
@@ -120,8 +117,7 @@ func (a *account) await(p *process, what string, like func(event) bool) error {
 }
 
 // sum takes the figures out of the events.
-func (r *run) sum(dialler, listener *process) {
-	res := &r.result
+func (res *Result) sum(dialler, listener *process) {
 	begin, ok := dialler.first(kind("dialling"))
 	if !ok {
 		return
@@ -148,18 +144,18 @@ func (r *run) sum(dialler, listener *process) {
 			}
 		}
 	}
-	r.account.quiet = true
 }
 
-// measured takes in a further measurement.
-func (a *account) measured(p *process) {
-	begin, ok := p.first(kind("dialling"))
-	if e, found := p.first(direct); ok && found {
-		a.times = append(a.times, e.Time.Sub(begin.Time))
+// ran shows one of the further runs.
+func (a *account) ran(n, of int, r Result) {
+	way, file := "no hole", "whole"
+	if r.Direct {
+		way = fmt.Sprintf("direct after %.1f ms", r.DirectMS)
 	}
-	if e, found := p.first(kind("connected")); ok && found {
-		a.connect = append(a.connect, e.Time.Sub(begin.Time))
+	if !r.whole() {
+		file = "not whole " + r.Why
 	}
+	a.line("run %d of %d: %s, file %s", n, of, way, file)
 }
 
 // verdict shows the end.
@@ -177,24 +173,13 @@ func (a *account) verdict(r Result) {
 	}
 	a.line("connected after %.1f ms, first byte at B after %.1f ms; a relay round trip is %.1f ms", r.ConnectedMS, r.FirstByteMS, r.RelayRTTMS)
 	a.line("%d bytes moved in %.1f ms; sent over the relay: %d, through the hole: %d", r.Bytes, r.TransferMS, r.SentRelay, r.SentDirect)
-	if len(a.times) > 0 {
-		a.line("time to direct in %d runs: min %.1f, median %.1f, max %.1f ms", len(a.times), r.RunsMinMS, r.RunsMedianMS, r.RunsMaxMS)
+	if n := r.Runs; n != nil {
+		a.line("further runs: %d, with a direct route in %d and the file whole in %d", n.Runs, n.Direct, n.Whole)
+		a.line("  direct after     %v\n  connected after  %v\n  first byte after %v", n.DirectMS, n.ConnectedMS, n.FirstByteMS)
 	}
 	if r.SHA256A == r.SHA256B {
 		a.line("SHA-256 at both ends: %s", r.SHA256A)
 	} else {
 		a.line("SHA-256 at A: %s\nSHA-256 at B: %s", r.SHA256A, r.SHA256B)
-	}
-}
-
-// spread fills in the figures of the further runs.
-func (r *run) spread() {
-	t := slices.Sorted(slices.Values(r.account.times))
-	r.result.RunsDirect = len(t)
-	if len(t) > 0 {
-		r.result.RunsMinMS, r.result.RunsMedianMS, r.result.RunsMaxMS = ms(t[0]), ms(t[len(t)/2]), ms(t[len(t)-1])
-	}
-	if c := slices.Sorted(slices.Values(r.account.connect)); len(c) > 0 {
-		r.result.RunsConnected = ms(c[len(c)/2])
 	}
 }

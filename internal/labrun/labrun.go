@@ -16,6 +16,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"bodkin/natlab"
@@ -27,7 +28,7 @@ import (
 type Config struct {
 	natlab.Options
 	File    string // what to move; this program itself if empty
-	Runs    int    // further measurements of the time to a direct route
+	Runs    int    // further runs, each with fresh nodes, a fresh server and a file
 	Out     io.Writer
 	JSON    bool
 	Verbose bool
@@ -36,25 +37,51 @@ type Config struct {
 
 // Result is how a run went.
 type Result struct {
-	OK            bool    `json:"ok"`
-	Why           string  `json:"why,omitempty"` // if not OK
-	Direct        bool    `json:"direct"`
-	DirectMS      float64 `json:"direct_ms,omitempty"`         // from the dial to the direct route, at the dialler
-	LimitMS       float64 `json:"limit_ms"`                    // RTT(A,S) + RTT(A,B)
-	ConnectedMS   float64 `json:"connected_ms,omitempty"`      // from the dial to a connection to write to
-	RelayRTTMS    float64 `json:"relay_rtt_ms"`                // of the links alone
-	FirstByteMS   float64 `json:"first_byte_ms,omitempty"`     // from the dial to the first byte at B
-	TransferMS    float64 `json:"transfer_ms,omitempty"`       // from the dial to the end
-	Bytes         int64   `json:"bytes"`                       // of the file
-	SentRelay     uint64  `json:"sent_relay"`                  // bytes of packets from A to B
-	SentDirect    uint64  `json:"sent_direct"`                 // the same, through the hole
-	SHA256A       string  `json:"sha256_a"`                    //
-	SHA256B       string  `json:"sha256_b"`                    //
-	RunsDirect    int     `json:"runs_direct,omitempty"`       // of Runs
-	RunsMinMS     float64 `json:"runs_min_ms,omitempty"`       //
-	RunsMedianMS  float64 `json:"runs_median_ms,omitempty"`    //
-	RunsMaxMS     float64 `json:"runs_max_ms,omitempty"`       //
-	RunsConnected float64 `json:"runs_connected_ms,omitempty"` // median
+	OK          bool    `json:"ok"`
+	Why         string  `json:"why,omitempty"` // if not OK
+	Direct      bool    `json:"direct"`
+	DirectMS    float64 `json:"direct_ms,omitempty"`     // from the dial to the direct route, at the dialler
+	LimitMS     float64 `json:"limit_ms"`                // RTT(A,S) + RTT(A,B)
+	ConnectedMS float64 `json:"connected_ms,omitempty"`  // from the dial to a connection to write to
+	RelayRTTMS  float64 `json:"relay_rtt_ms"`            // of the links alone
+	FirstByteMS float64 `json:"first_byte_ms,omitempty"` // from the dial to the first byte at B
+	TransferMS  float64 `json:"transfer_ms,omitempty"`   // from the dial to the end
+	Bytes       int64   `json:"bytes"`                   // of the file
+	SentRelay   uint64  `json:"sent_relay"`              // bytes of packets from A to B
+	SentDirect  uint64  `json:"sent_direct"`             // the same, through the hole
+	SHA256A     string  `json:"sha256_a"`                //
+	SHA256B     string  `json:"sha256_b"`                //
+	Runs        *Spread `json:"runs,omitempty"`          // of the further runs
+}
+
+// Spread sums up the further runs.
+type Spread struct {
+	Runs        int   `json:"runs"`
+	Direct      int   `json:"direct"` // runs in which a hole opened
+	Whole       int   `json:"whole"`  // runs in which the file arrived as it was
+	DirectMS    Range `json:"direct_ms"`
+	ConnectedMS Range `json:"connected_ms"`
+	FirstByteMS Range `json:"first_byte_ms"`
+}
+
+// Range is the spread of a figure, in milliseconds.
+type Range struct {
+	Min    float64 `json:"min"`
+	Median float64 `json:"median"`
+	Max    float64 `json:"max"`
+}
+
+func rangeOf(ms []float64) Range {
+	if len(ms) == 0 {
+		return Range{}
+	}
+	slices.Sort(ms)
+	return Range{ms[0], ms[len(ms)/2], ms[len(ms)-1]}
+}
+
+// String shows the three figures.
+func (r Range) String() string {
+	return fmt.Sprintf("min %.1f, median %.1f, max %.1f ms", r.Min, r.Median, r.Max)
 }
 
 // run is the state of one.
@@ -95,30 +122,32 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 	}
 	defer lab.Close()
 	r := &run{Config: cfg, lab: lab, dir: dir, self: self, account: newAccount(cfg)}
-	r.result.LimitMS = ms(2*(cfg.DelayA+cfg.InsideA+cfg.DelayS) + r.rttAB())
-	r.result.RelayRTTMS = ms(2*(cfg.DelayA+cfg.InsideA+cfg.DelayS) + 2*(cfg.DelayB+cfg.InsideB+cfg.DelayS))
 	r.account.built(lab, time.Since(begin))
-	if err := r.move(ctx); err != nil {
+	if r.result, err = r.move(ctx, r.File); err != nil {
 		return Result{}, err
 	}
-	for range cfg.Runs {
-		if err := r.measure(ctx); err != nil {
-			return Result{}, err
-		}
+	r.result.LimitMS = ms(2*(cfg.DelayA+cfg.InsideA+cfg.DelayS) + r.rttAB())
+	r.result.RelayRTTMS = ms(2*(cfg.DelayA+cfg.InsideA+cfg.DelayS) + 2*(cfg.DelayB+cfg.InsideB+cfg.DelayS))
+	if err := r.further(ctx); err != nil {
+		return Result{}, err
 	}
-	r.spread()
 	r.judge()
 	r.account.verdict(r.result)
 	return r.result, nil
 }
 
 // sample is the file to move if none is named: this program, or where packets
-// get lost only its beginning, since TCP-like congestion control makes it slow.
+// get lost only its beginning, since congestion control makes that slow.
 func sample(dir, self string, loss float64) (string, error) {
 	if loss < 0.01 {
 		return self, nil
 	}
-	in, err := os.Open(self)
+	return beginning(dir, self)
+}
+
+// beginning is a file of the first 256 KiB of another.
+func beginning(dir, of string) (string, error) {
+	in, err := os.Open(of)
 	if err != nil {
 		return "", err
 	}
@@ -136,48 +165,82 @@ func (r *run) rttAB() time.Duration { return 2 * (r.DelayA + r.InsideA + r.Delay
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// move runs the three programs and moves the file.
-func (r *run) move(ctx context.Context) error {
+// move runs the three programs, and moves a file from A to B.
+func (r *run) move(ctx context.Context, file string) (res Result, _ error) {
 	server, err := r.serve(ctx)
 	if err != nil {
-		return err
+		return res, err
 	}
 	defer server.stop()
 	received := filepath.Join(r.dir, "received")
 	out, err := os.Create(received)
 	if err != nil {
-		return err
+		return res, err
 	}
 	defer func() { _ = out.Close() }()
 	listener, err := r.listen(ctx, out)
 	if err != nil {
-		return err
+		return res, err
 	}
 	defer listener.stop()
-	in, err := os.Open(r.File)
+	in, err := os.Open(file)
 	if err != nil {
-		return err
+		return res, err
 	}
 	defer func() { _ = in.Close() }()
 	dialler, err := r.dial(ctx, in)
 	if err != nil {
-		return err
+		return res, err
 	}
 	defer dialler.stop()
 	if err := errors.Join(dialler.wait(), listener.wait()); err != nil {
 		if ctx.Err() != nil {
-			return ctx.Err()
+			return res, ctx.Err()
 		}
-		r.result.Why = err.Error()
+		res.Why = err.Error()
 	}
-	r.sum(dialler, listener)
-	r.result.Bytes, r.result.SHA256A, err = hash(r.File)
+	res.sum(dialler, listener)
+	if res.Bytes, res.SHA256A, err = hash(file); err != nil {
+		return res, err
+	}
+	_, res.SHA256B, err = hash(received)
+	return res, err
+}
+
+// further runs everything again, with a small file, and sums up.
+func (r *run) further(ctx context.Context) error {
+	if r.Runs == 0 {
+		return nil
+	}
+	small, err := beginning(r.dir, r.self)
 	if err != nil {
 		return err
 	}
-	_, r.result.SHA256B, err = hash(received)
-	return err
+	r.account.quiet = true
+	all := &Spread{Runs: r.Runs}
+	var direct, connected, first []float64
+	for i := range r.Runs {
+		res, err := r.move(ctx, small)
+		if err != nil {
+			return err
+		}
+		if res.Direct {
+			all.Direct++
+			direct = append(direct, res.DirectMS)
+		}
+		if res.whole() {
+			all.Whole++
+		}
+		connected, first = append(connected, res.ConnectedMS), append(first, res.FirstByteMS)
+		r.account.ran(i+1, r.Runs, res)
+	}
+	all.DirectMS, all.ConnectedMS, all.FirstByteMS = rangeOf(direct), rangeOf(connected), rangeOf(first)
+	r.result.Runs = all
+	return nil
 }
+
+// whole reports whether the file arrived as it was.
+func (r Result) whole() bool { return r.Why == "" && r.SHA256A == r.SHA256B }
 
 // judge says whether the run did what it should.
 func (r *run) judge() {
@@ -187,8 +250,10 @@ func (r *run) judge() {
 		r.result.Why = "the file that arrived is not the one that was sent"
 	case !r.result.Direct:
 		r.result.Why = "no hole opened: the file went over the relay"
-	case r.result.RunsDirect < r.Runs:
-		r.result.Why = fmt.Sprintf("no hole opened in %d of %d further runs", r.Runs-r.result.RunsDirect, r.Runs)
+	case r.Runs > 0 && r.result.Runs.Direct < r.Runs:
+		r.result.Why = fmt.Sprintf("no hole opened in %d of %d further runs", r.Runs-r.result.Runs.Direct, r.Runs)
+	case r.Runs > 0 && r.result.Runs.Whole < r.Runs:
+		r.result.Why = fmt.Sprintf("the file did not arrive whole in %d of %d further runs", r.Runs-r.result.Runs.Whole, r.Runs)
 	default:
 		r.result.OK = true
 	}

@@ -188,28 +188,3 @@ func (r *run) listen(ctx context.Context, out io.Writer) (*process, error) {
 func (r *run) dial(ctx context.Context, in io.Reader) (*process, error) {
 	return r.node(ctx, "a", "dial", in, io.Discard, r.idB.String())
 }
-
-// measure lets a fresh pair find a direct route once more.
-func (r *run) measure(ctx context.Context) error {
-	server, err := r.serve(ctx)
-	if err != nil {
-		return err
-	}
-	defer server.stop()
-	listener, err := r.listen(ctx, io.Discard)
-	if err != nil {
-		return err
-	}
-	defer listener.stop()
-	// Nothing is moved; the listener goes on until it is stopped.
-	p, err := r.node(ctx, "a", "ping", nil, io.Discard, "--until-direct", "--timeout", "10s", r.idB.String())
-	if err != nil {
-		return err
-	}
-	defer p.stop()
-	if err := p.wait(); err != nil && ctx.Err() != nil {
-		return ctx.Err()
-	}
-	r.account.measured(p)
-	return nil
-}
