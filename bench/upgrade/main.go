@@ -17,6 +17,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -129,8 +130,8 @@ func nodes(ctx context.Context, lab *netbed.Lab) (a, b *bodkin.Node, stop func()
 		return nil, nil, nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	served := make(chan error, 1)
-	go func() { served <- s.Serve(ctx) }()
+	var served sync.WaitGroup
+	served.Go(func() { _ = s.Serve(ctx) })
 	var nodes [2]*bodkin.Node
 	for i, name := range []string{"a", "b"} {
 		key, kerr := peer.GenerateKey()
@@ -148,7 +149,7 @@ func nodes(ctx context.Context, lab *netbed.Lab) (a, b *bodkin.Node, stop func()
 			}
 		}
 		cancel()
-		<-served
+		served.Wait()
 	}
 	if err != nil {
 		stop()
