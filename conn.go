@@ -31,6 +31,9 @@ type listener struct {
 func (l *listener) Accept() (net.Conn, error) {
 	c, err := l.AcceptConn()
 	if err != nil {
+		if l.node.Displaced() {
+			err = ErrDisplaced
+		}
 		return nil, err
 	}
 	return &Conn{Conn: c, node: l.node}, nil
@@ -47,6 +50,7 @@ func (n *Node) sessionConfig() session.Config {
 		Identify:  n.known.identify,
 		Canonical: n.known.canonical,
 		Best:      n.known.best,
+		Again:     n.path.Again,
 		Admit:     n.admit,
 		Allow:     n.cfg.Allow,
 		Opened:    func(a netip.Addr) { n.tell(node.Input{Op: node.Retain, Overlay: a}) },

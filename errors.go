@@ -15,7 +15,7 @@ var (
 	// allow us. The server does not say which.
 	ErrNotReachable = rendezvous.ErrNotReachable
 	// ErrClosed is returned by everything after Close.
-	ErrClosed = errors.New("node is closed")
+	ErrClosed = session.ErrClosed
 	// ErrDisplaced is returned by Accept once another process with the same key
 	// accepts connections.
 	ErrDisplaced = errors.New("another process with this key accepts connections now")

@@ -21,7 +21,9 @@ type known struct {
 	changed   chan struct{} // closed and replaced at every change
 	server    wire.Registered
 	up        bool
+	settled   bool  // the server knows that we accept, if we do
 	err       error // why we are not registered
+	accepting bool  // the wish
 	displaced bool
 }
 
@@ -115,10 +117,11 @@ func (k *known) failed(overlay netip.Addr, err error) {
 }
 
 // registered reports whether this is news.
-func (k *known) registered(r wire.Registered) (news bool) {
+func (k *known) registered(a node.Action) (news bool) {
 	k.change(func() {
-		news = !k.up || firstOf(k.server.Observed) != firstOf(r.Observed)
-		k.server, k.up, k.err = r, true, nil
+		news = !k.up || firstOf(k.server.Observed) != firstOf(a.Registered.Observed)
+		k.server, k.up, k.err = a.Registered, true, nil
+		k.settled = a.Settled && a.Accepting == k.accepting
 	})
 	return news
 }
@@ -127,7 +130,19 @@ func (k *known) unregistered(err error) {
 	k.change(func() { k.up, k.err = false, err })
 }
 
-func (k *known) displace() { k.change(func() { k.displaced = true }) }
+func (k *known) displace() {
+	k.change(func() { k.accepting, k.displaced = false, true })
+}
+
+// accept notes the wish to accept; true if it is news for the server.
+func (k *known) accept() (news bool) {
+	k.change(func() {
+		if news = !k.accepting; news {
+			k.accepting, k.displaced, k.settled = true, false, false
+		}
+	})
+	return news
+}
 
 // identify says whose overlay address that is.
 func (k *known) identify(overlay netip.Addr) (peer.ID, bool) {
@@ -150,12 +165,12 @@ func (k *known) route(overlay netip.Addr) Route {
 	return Route{}
 }
 
-// WaitRegistered returns when the server knows this node, or with the reason why
-// it does not, as a *[ServerError].
+// WaitRegistered returns when the server knows this node, and that it listens if it
+// does, or with the reason why not, as a *[ServerError].
 func (n *Node) WaitRegistered(ctx context.Context) error {
 	ctx, stop := n.bound(ctx)
 	defer stop()
-	err := n.known.wait(ctx, func() (bool, error) { return n.known.up, n.known.err })
+	err := n.known.wait(ctx, func() (bool, error) { return n.known.up && n.known.settled, n.known.err })
 	return n.serverReason(ctx, err)
 }
 

@@ -96,7 +96,7 @@ func (l *loop) do(a node.Action) {
 	case node.Happened:
 		n.happened(a)
 	case node.Registered:
-		if n.known.registered(a.Registered) {
+		if n.known.registered(a) {
 			n.emit(Event{Kind: EventRegistered, Endpoint: firstOf(a.Registered.Observed)})
 		}
 	case node.RegisterFailed:
@@ -107,6 +107,7 @@ func (l *loop) do(a node.Action) {
 		n.emit(Event{Kind: EventServerLost})
 	case node.Displaced:
 		n.known.displace()
+		n.sessions.EndListeners()
 		n.emit(Event{Kind: EventDisplaced})
 	default: // inputs
 	}

@@ -148,13 +148,13 @@ func (n *Node) ID() peer.ID { return n.cfg.Key.ID() }
 // Listen takes connections to a service from now on. Its Accept returns
 // *[Conn]s; it refuses, and the peer is told, what Config.Peers and Config.Allow
 // do not let in. If another process listens with the same key, this one takes
-// its place.
+// its place, and Accept there returns [ErrDisplaced].
 func (n *Node) Listen(service string) (net.Listener, error) {
 	l, err := n.sessions.Listen(service)
 	if err != nil {
 		return nil, err
 	}
-	n.tell(node.Input{Op: node.Accept})
+	n.accept()
 	return &listener{Listener: l, node: n}, nil
 }
 
@@ -165,8 +165,15 @@ func (n *Node) ListenPacket(service string) (net.PacketConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	n.tell(node.Input{Op: node.Accept})
+	n.accept()
 	return l, nil
+}
+
+// accept lets introductions come to this process.
+func (n *Node) accept() {
+	if n.known.accept() {
+		n.tell(node.Input{Op: node.Accept})
+	}
 }
 
 // Dial connects to a service of a peer. It returns as soon as the connection is
@@ -206,8 +213,8 @@ func (n *Node) Events(ctx context.Context) iter.Seq[Event] { return n.events.sub
 // Close ends the node at once: what was written and not yet read by the peer may
 // be lost. [Node.Shutdown] waits.
 func (n *Node) Close() error {
+	_ = n.sessions.Close() // first: its goodbyes need the sockets
 	n.cancel(ErrClosed)
-	_ = n.sessions.Close()
 	n.wg.Wait()
 	n.path.Close()
 	return nil

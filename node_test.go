@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"sync"
@@ -176,4 +177,39 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("service %s: %v", service, err)
 		}
 	}
+}
+
+// A newcomer that accepts takes the place of an older process with the same key,
+// which hears of it and can take the place back.
+func TestSecondListenerTakesOver(t *testing.T) {
+	t.Parallel()
+	s, _ := startServer(t, rendezvous.ServerConfig{})
+	key, ctx := newKey(t), testContext(t)
+	first := startNode(t, bodkin.Config{Key: key, Server: localURL(s)})
+	second := startNode(t, bodkin.Config{Key: key, Server: localURL(s)})
+	listen := func(n *bodkin.Node) net.Listener {
+		l, err := n.Listen("any")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := n.WaitRegistered(ctx); err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	displaced := func(l net.Listener) {
+		t.Helper()
+		if _, err := l.Accept(); !errors.Is(err, bodkin.ErrDisplaced) {
+			t.Fatalf("the displaced listener got %v", err)
+		}
+		asker := startNode(t, bodkin.Config{Server: localURL(s)})
+		if _, err := asker.Ping(ctx, key.ID()); err != nil {
+			t.Fatalf("the newcomer does not answer: %v", err)
+		}
+	}
+	old := listen(first)
+	young := listen(second)
+	displaced(old)
+	listen(first)
+	displaced(young)
 }

@@ -15,6 +15,14 @@ func (n *Node) admit(id peer.ID) bool {
 	return n.cfg.Peers == nil || slices.Contains(n.cfg.Peers, id)
 }
 
+// Displaced reports whether another process with the same key accepts connections
+// in this one's place.
+func (n *Node) Displaced() bool {
+	n.known.mu.Lock()
+	defer n.known.mu.Unlock()
+	return n.known.displaced
+}
+
 // Status is a snapshot of what the node knows.
 func (n *Node) Status() Status {
 	s := Status{

@@ -67,8 +67,9 @@ const (
 const (
 	// AgentSend asks to send Data To a server endpoint.
 	AgentSend AgentOp = iota + 32
-	// AgentRegistered says that the server knows us. Again is set if it had
-	// forgotten us: relay channels are gone.
+	// AgentRegistered says that the server knows us, Settled that it knows the
+	// latest that we said of ourselves. Again is set if it had forgotten us: relay
+	// channels are gone.
 	AgentRegistered
 	// AgentFailed says why it does not; the Agent goes on trying.
 	AgentFailed
@@ -119,6 +120,7 @@ type AgentAction struct {
 	Data       []byte
 	Registered wire.Registered
 	Again      bool
+	Settled    bool
 	Token      uint64
 	Channel    wire.Channel
 	Party      wire.Party
@@ -149,10 +151,10 @@ type Agent struct {
 
 	description []byte
 	accepting   bool
-	displaced   bool
 	peers       []peer.ID
 	epoch       uint32
-	dirty       bool // the server does not know the latest of these
+	dirty       bool // the server has not been told the latest of these
+	settled     bool // it has acknowledged the latest
 	revision    uint32
 	observed    []netip.AddrPort
 
@@ -277,9 +279,6 @@ func (a *Agent) setServers(endpoints []ServerEndpoint) {
 }
 
 func (a *Agent) update(in AgentInput) {
-	if in.Accepting && !a.accepting {
-		a.displaced = false // a new wish to accept takes the place back
-	}
 	if slices.Equal(a.description, in.Description) && a.accepting == in.Accepting &&
 		slices.Equal(a.peers, in.Peers) && (a.peers == nil) == (in.Peers == nil) {
 		return
@@ -291,10 +290,12 @@ func (a *Agent) update(in AgentInput) {
 	a.changed()
 }
 
-// changed tells the server at once what is new.
+// changed tells the server at once what is new, under a transaction of its own:
+// the answer to an earlier refresh must not pass for this one's.
 func (a *Agent) changed() {
-	a.dirty = true
+	a.dirty, a.settled = true, false
 	if a.state == stateUp {
+		a.primary.tries = 0
 		a.refresh(a.primary, true)
 	}
 }
@@ -302,7 +303,7 @@ func (a *Agent) changed() {
 // registration is what we say of ourselves.
 func (a *Agent) registration() wire.Registration {
 	r := wire.Registration{Instance: a.cfg.Instance, Counter: a.counter, Description: a.description}
-	if a.accepting && !a.displaced {
+	if a.accepting {
 		r.Flags |= wire.FlagAccepting
 	}
 	if a.peers == nil {

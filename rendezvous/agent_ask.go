@@ -178,7 +178,7 @@ func (a *Agent) refreshed(l *serverLeg, e wire.Envelope, content wire.Attrs) {
 	}
 	a.measure(l)
 	a.alive(l)
-	a.say(r, false)
+	a.say(l, r, false)
 	if a.dirty {
 		a.refresh(a.primary, true)
 	}

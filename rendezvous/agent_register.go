@@ -170,7 +170,8 @@ func (a *Agent) registered(l *serverLeg, e wire.Envelope, m *stun.Message) {
 	a.wasUp = true
 	a.measure(l)
 	a.alive(l)
-	a.say(r, again)
+	a.settled = false
+	a.say(l, r, again)
 	if again {
 		a.failAsks(ErrNoIntroduction)
 	}
@@ -195,22 +196,25 @@ func (a *Agent) alive(l *serverLeg) {
 }
 
 // say passes on what the server says of us, if it is news.
-func (a *Agent) say(r wire.Registered, again bool) {
+func (a *Agent) say(l *serverLeg, r wire.Registered, again bool) {
 	if r.Flags&wire.FlagDisplaced != 0 {
 		a.displace()
 	}
-	if !again && a.revision == r.Revision && slices.Equal(a.observed, r.Observed) {
+	settled := l == a.primary && !a.dirty
+	if !again && settled == a.settled && a.revision == r.Revision && slices.Equal(a.observed, r.Observed) {
 		return
 	}
-	a.revision, a.observed = r.Revision, r.Observed
-	a.emit(AgentAction{Op: AgentRegistered, To: a.primary.ServerEndpoint, Registered: r, Again: again})
+	a.revision, a.observed, a.settled = r.Revision, r.Observed, a.settled || settled
+	a.emit(AgentAction{
+		Op: AgentRegistered, To: a.primary.ServerEndpoint, Registered: r, Again: again, Settled: a.settled,
+	})
 }
 
 func (a *Agent) displace() {
-	if a.displaced || !a.accepting {
+	if !a.accepting {
 		return
 	}
-	a.displaced = true
+	a.accepting = false // until a new wish to accept takes the place back
 	a.emit(AgentAction{Op: AgentDisplaced})
 	a.changed()
 }

@@ -22,6 +22,7 @@ type eventLog struct {
 
 // Kinds of lines that the command itself adds to the node's events.
 const (
+	eventListening bodkin.EventKind = "listening"
 	eventDialling  bodkin.EventKind = "dialling"
 	eventConnected bodkin.EventKind = "connected"
 	eventFirstByte bodkin.EventKind = "first-byte"

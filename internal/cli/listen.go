@@ -58,9 +58,13 @@ func (a *app) listen(ctx context.Context, cfg bodkin.Config, service string, kee
 	}
 	defer func() { log.status(n.Status()) }()
 	l, err := n.Listen(service)
+	if err == nil {
+		err = registered(ctx, n) // once more: now the server knows that we listen
+	}
 	if err != nil {
 		return errors.Join(err, n.Close())
 	}
+	log.say(eventListening, bodkin.Route{})
 	s, err := control.Serve(n)
 	if err != nil {
 		a.say("bodkin: status and ping cannot reach this node: %v", err)
@@ -68,31 +72,13 @@ func (a *app) listen(ctx context.Context, cfg bodkin.Config, service string, kee
 		defer s.Close()
 	}
 	a.greet(n.ID(), cfg, service)
-	displaced := make(chan struct{})
-	events := n.Events(ctx)
-	go func() {
-		for e := range events {
-			if e.Kind == bodkin.EventDisplaced {
-				a.say("bodkin: another process with this key accepts connections now; this one no longer does")
-				if s != nil {
-					s.Close()
-				}
-				close(displaced)
-				_ = l.Close()
-				return
-			}
-		}
-	}()
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
 	defer stop()
 	for {
 		conn, err := l.Accept()
 		if err != nil {
-			err = ctx.Err()
-			select {
-			case <-displaced:
-				err = &codeError{code: codeDisplaced}
-			default:
+			if ctx.Err() != nil {
+				err = ctx.Err()
 			}
 			return errors.Join(err, closeNode(n))
 		}

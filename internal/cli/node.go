@@ -89,13 +89,18 @@ func start(ctx context.Context, c bodkin.Config, log *eventLog) (*bodkin.Node, e
 		return nil, err
 	}
 	log.follow(ctx, n)
-	wait, cancel := context.WithTimeout(ctx, registerTime)
-	defer cancel()
-	if err := n.WaitRegistered(wait); err != nil {
+	if err := registered(ctx, n); err != nil {
 		_ = n.Close()
 		return nil, err
 	}
 	return n, nil
+}
+
+// registered waits until the server knows the node.
+func registered(ctx context.Context, n *bodkin.Node) error {
+	ctx, cancel := context.WithTimeout(ctx, registerTime)
+	defer cancel()
+	return n.WaitRegistered(ctx)
 }
 
 // open is the running node of our key on this machine, or a node of our own.

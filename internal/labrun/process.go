@@ -178,7 +178,7 @@ func (r *run) listen(ctx context.Context, out io.Writer) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := r.account.await(p, "registered", kind(bodkin.EventRegistered)); err != nil {
+	if err := r.account.await(p, "listening", kind("listening")); err != nil {
 		p.stop()
 		return nil, err
 	}

@@ -104,6 +104,8 @@ type Action struct {
 	Servers    []netip.AddrPort
 	Event      path.Happening
 	Registered wire.Registered
+	Settled    bool // of a Registered: the server knows the latest that we said,
+	Accepting  bool // and whether that was that we accept
 	Err        error
 }
 

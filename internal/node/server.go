@@ -122,6 +122,7 @@ func (c *Core) do(a rendezvous.AgentAction) {
 		by := relayKey(a.To, a.Channel)
 		c.all(path.Input{Op: path.ChannelLost, By: by})
 	case rendezvous.AgentDisplaced:
+		c.accepting = false
 		c.emit(Action{Op: Displaced})
 	default: // inputs
 	}
@@ -135,7 +136,7 @@ func (c *Core) registered(a rendezvous.AgentAction) {
 	if a.Again {
 		c.down()
 	}
-	c.emit(Action{Op: Registered, Registered: a.Registered})
+	c.emit(Action{Op: Registered, Registered: a.Registered, Settled: a.Settled, Accepting: c.accepting})
 	if !c.up {
 		c.up = true
 		c.all(path.Input{Op: path.ServerUp})

@@ -93,6 +93,15 @@ func (e *entry) resend() {
 	}
 }
 
+// Again sends the last packet to every peer once more.
+func (s *Socket) Again() {
+	for overlay, e := range *s.peers.Load() {
+		if overlay == e.overlay {
+			e.resend()
+		}
+	}
+}
+
 // Traffic is how many bytes went to and came from a peer, by route class.
 type Traffic struct{ Sent, Received [punch.UDP + 1]uint64 }
 

@@ -251,7 +251,7 @@ func (m *Manager) ListenPacket(service string) (*PacketListener, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {
-		return nil, errClosed
+		return nil, ErrClosed
 	}
 	if m.packets[service] != nil {
 		return nil, ErrServiceTaken

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -62,6 +63,7 @@ type ledger struct {
 	unread  map[uint64]bool // streams that we have not read to the end
 	highest int64           // the latest stream that the peer opened; -1: none
 	ended   map[uint64]bool // streams whose end we have written
+	leaving bool            // the peer asked to be let go: it reads no more
 	changed chan struct{}
 }
 
@@ -86,10 +88,15 @@ func (l *ledger) accepted(id uint64) {
 	l.highest = max(l.highest, int64(id))
 }
 
-func (l *ledger) consumed(id uint64) {
+func (l *ledger) consumed(id uint64) { l.change(func() { delete(l.unread, id) }) }
+
+func (l *ledger) peerLeaves() { l.change(func() { l.leaving = true }) }
+
+// change does f under the lock and wakes those who wait.
+func (l *ledger) change(f func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.unread, id)
+	f()
 	close(l.changed)
 	l.changed = make(chan struct{})
 }
@@ -105,15 +112,20 @@ func (l *ledger) finished(id uint64) {
 // wait returns when all those streams were read to the end here. A stream that
 // the peer opened and that has not arrived yet was not.
 func (l *ledger) wait(ctx context.Context, ids []uint64, peersParity uint64) error {
+	return l.until(ctx, func() bool {
+		return !slices.ContainsFunc(ids, func(id uint64) bool {
+			return l.unread[id] || id&1 == peersParity && int64(id) > l.highest
+		})
+	})
+}
+
+// until returns when done says so; it is called under the lock at every change.
+func (l *ledger) until(ctx context.Context, done func() bool) error {
 	for {
 		l.mu.Lock()
-		open := false
-		for _, id := range ids {
-			open = open || l.unread[id] || id&1 == peersParity && int64(id) > l.highest
-		}
-		changed := l.changed
+		ok, changed := done(), l.changed
 		l.mu.Unlock()
-		if !open {
+		if ok {
 			return nil
 		}
 		select {
@@ -124,8 +136,26 @@ func (l *ledger) wait(ctx context.Context, ids []uint64, peersParity uint64) err
 	}
 }
 
-// drain asks the peer to say when it has read all that we have ended.
+var errPeerLeaves = errors.New("the peer leaves")
+
+// drain asks the peer to say when it has read all that we have ended. A peer that
+// asks the same has read what it wanted: it may be gone before it answers.
 func (s *session) drain(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		if s.ledger.until(ctx, func() bool { return s.ledger.leaving }) == nil {
+			cancel(errPeerLeaves)
+		}
+	}()
+	err := s.ask(ctx)
+	if errors.Is(context.Cause(ctx), errPeerLeaves) {
+		return nil
+	}
+	return err
+}
+
+func (s *session) ask(ctx context.Context) error {
 	s.ledger.mu.Lock()
 	var list []byte
 	for id := range s.ledger.ended {
@@ -169,6 +199,7 @@ func (s *session) answerDrain(stream *quic.Stream) {
 		s.refuse(stream, codeBadHeader)
 		return
 	}
+	s.ledger.peerLeaves()
 	var parity uint64 // of streams that the peer opens: even if it is the client
 	if s.dialled {
 		parity = 1

@@ -39,6 +39,8 @@ type Config struct {
 	// lets everybody in.
 	Admit func(peer.ID) bool
 	Allow func(id peer.ID, service string) bool
+	// Again sends the last packet to every peer once more.
+	Again func()
 	// Opened and Closed tell of sessions with the peer of an overlay address.
 	Opened, Closed func(overlay netip.Addr)
 	Logger         *slog.Logger
@@ -72,7 +74,8 @@ type dialling struct {
 }
 
 var (
-	errClosed = errors.New("node is closed")
+	// ErrClosed is returned by everything after Close.
+	ErrClosed = errors.New("node is closed")
 	// ErrServiceTaken is returned by Listen for a service that has a listener.
 	ErrServiceTaken = errors.New("service has a listener already")
 )
@@ -231,7 +234,7 @@ func (m *Manager) session(ctx context.Context, id peer.ID, remote netip.AddrPort
 		m.mu.Lock()
 		if m.closed {
 			m.mu.Unlock()
-			return nil, errClosed
+			return nil, ErrClosed
 		}
 		if s := m.find(id, remote.Addr()); s != nil {
 			m.mu.Unlock()
@@ -278,7 +281,7 @@ func (m *Manager) connect(ctx context.Context, id peer.ID, remote netip.AddrPort
 	}
 	s := &session{m: m, conn: c, id: id, overlay: remote.Addr(), dialled: true, best: make(chan Class, 1), class: Class(remote.Port())}
 	if !m.add(s) {
-		return nil, errClosed
+		return nil, ErrClosed
 	}
 	if m.cfg.Best != nil {
 		s.prefer(m.cfg.Best(s.overlay))
@@ -327,6 +330,25 @@ func (m *Manager) each(f func(*session)) {
 	}
 }
 
+const (
+	// goodbyes are how often CONNECTION_CLOSE leaves: nobody will be there to
+	// repeat it, and a peer that misses it waits for us. With 10% loss on both
+	// access links four in a row get lost once in 770 times.
+	goodbyes     = 4
+	goodbyePause = 15 * time.Millisecond
+)
+
+// sayAgain repeats the last packet of each session.
+func (m *Manager) sayAgain() {
+	if m.cfg.Again == nil {
+		return
+	}
+	for range goodbyes - 1 {
+		time.Sleep(goodbyePause)
+		m.cfg.Again()
+	}
+}
+
 // Close ends every session and waits until nothing of them runs any more.
 func (m *Manager) Close() error {
 	m.mu.Lock()
@@ -344,7 +366,14 @@ func (m *Manager) Close() error {
 	for _, l := range packets {
 		l.end()
 	}
-	m.each(func(s *session) { _ = s.conn.CloseWithError(codeClosed, "closed") })
+	open := false
+	m.each(func(s *session) {
+		open = true
+		_ = s.conn.CloseWithError(codeClosed, "closed")
+	})
+	if open {
+		m.sayAgain()
+	}
 	m.cancel()
 	// CONNECTION_CLOSE has left with CloseWithError: the transports can go.
 	for _, t := range m.moved {

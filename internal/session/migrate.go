@@ -67,7 +67,7 @@ func (s *session) migrate() {
 func (s *session) moveTo(ctx context.Context, class Class) (*quic.Path, error) {
 	t := s.m.movedTo(class)
 	if t == nil {
-		return nil, errClosed
+		return nil, ErrClosed
 	}
 	p, err := s.conn.AddPath(t)
 	if err != nil {

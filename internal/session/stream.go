@@ -144,7 +144,7 @@ func (m *Manager) Listen(service string) (*Listener, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {
-		return nil, errClosed
+		return nil, ErrClosed
 	}
 	if m.listeners[service] != nil {
 		return nil, ErrServiceTaken
@@ -199,6 +199,20 @@ func (l *Listener) Close() error {
 	l.m.mu.Unlock()
 	l.end()
 	return nil
+}
+
+// EndListeners ends all listening; sessions stay.
+func (m *Manager) EndListeners() {
+	m.mu.Lock()
+	listeners, packets := m.listeners, m.packets
+	m.listeners, m.packets = make(map[string]*Listener), make(map[string]*PacketListener)
+	m.mu.Unlock()
+	for _, l := range listeners {
+		l.end()
+	}
+	for _, l := range packets {
+		l.end()
+	}
 }
 
 func (l *Listener) end() {
