@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"unicode/utf8"
 
 	"filippo.io/edwards25519"
 )
@@ -33,20 +34,28 @@ type ID [IDSize]byte
 // ErrBadID is wrapped by every error about an ID that cannot be one.
 var ErrBadID = errors.New("not a peer ID")
 
-var encoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+const (
+	alphabet      = "abcdefghijklmnopqrstuvwxyz234567"
+	upperAlphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+)
+
+var encoding = base32.NewEncoding(alphabet).WithPadding(base32.NoPadding)
 
 // ParseID reads the text of an ID. It takes upper case too, and refuses what
 // [ID.Check] refuses.
 func ParseID(text string) (ID, error) {
-	lower := strings.ToLower(strings.TrimSpace(text))
-	if len(lower) != IDTextSize {
+	trimmed := strings.TrimSpace(text)
+	if n := utf8.RuneCountInString(trimmed); n != IDTextSize {
 		return ID{}, fmt.Errorf("%w: %q has %d characters, an ID has %d (see `bodkin id` on the other machine)",
-			ErrBadID, shorten(text), len(lower), IDTextSize)
+			ErrBadID, shorten(text), n, IDTextSize)
 	}
-	if i := strings.IndexFunc(lower, func(r rune) bool { return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyz234567", r) }); i >= 0 {
-		return ID{}, fmt.Errorf("%w: %q has %q at position %d; an ID is made of a-z and 2-7",
-			ErrBadID, shorten(text), lower[i], i+1)
+	for i, c := range trimmed {
+		if !strings.ContainsRune(alphabet, c) && !strings.ContainsRune(upperAlphabet, c) {
+			return ID{}, fmt.Errorf("%w: %q has %q at position %d; an ID is made of a-z and 2-7",
+				ErrBadID, shorten(text), c, i+1)
+		}
 	}
+	lower := strings.ToLower(trimmed)
 	raw, err := encoding.DecodeString(lower)
 	if err != nil {
 		return ID{}, fmt.Errorf("%w: %q: %w", ErrBadID, shorten(text), err)

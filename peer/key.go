@@ -47,6 +47,10 @@ func (k Key) ID() ID { return k.id }
 // IsZero reports whether k is no key at all.
 func (k Key) IsZero() bool { return k.signing == nil }
 
+// Format writes whose key it is, whatever the verb: a Key that gets into a log or
+// an error gives nothing away.
+func (k Key) Format(s fmt.State, _ rune) { _, _ = fmt.Fprintf(s, "key of %s", k.id) }
+
 // Private is the signing key, as TLS certificates need it.
 func (k Key) Private() ed25519.PrivateKey { return k.signing }
 
