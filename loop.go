@@ -5,11 +5,11 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"syscall"
 	"time"
 
 	"bodkin/internal/node"
 	"bodkin/internal/path"
+	"bodkin/internal/sock"
 	"bodkin/punch"
 )
 
@@ -45,6 +45,8 @@ type loop struct {
 	out      []node.Action
 	prefixes []netip.Prefix
 	started  bool
+	// noOpeners says that the log tells already that there are none.
+	noOpeners bool
 }
 
 func (l *loop) step(in node.Input) {
@@ -66,10 +68,7 @@ func (l *loop) do(a node.Action) {
 	n := l.node
 	switch a.Op {
 	case node.Send:
-		err := n.path.SendControl(a.By.Local, a.By.To, a.TTL, a.Data)
-		if err != nil && !errors.Is(err, net.ErrClosed) {
-			n.cfg.Logger.Debug("packet not sent", "to", a.By.To, "error", err)
-		}
+		l.sent(a, n.path.SendControl(a.By.Local, a.By.To, a.TTL, a.Data))
 	case node.Resolve:
 		l.resolve()
 	case node.Servers:
@@ -110,6 +109,21 @@ func (l *loop) do(a node.Action) {
 		n.sessions.EndListeners()
 		n.emit(Event{Kind: EventDisplaced})
 	default: // inputs
+	}
+}
+
+// sent takes note of a packet that did not leave. That a system cannot send
+// openers is said once: everything works without, only towards fewer NATs.
+func (l *loop) sent(a node.Action, err error) {
+	logger := l.node.cfg.Logger
+	switch {
+	case err == nil, errors.Is(err, net.ErrClosed):
+	case a.TTL == 0 || !errors.Is(err, errors.ErrUnsupported):
+		logger.Debug("packet not sent", "to", a.By.To, "error", err)
+	case !l.noOpeners:
+		l.noOpeners = true
+		logger.Warn("openers are left out: this system cannot set the TTL of a single packet; "+
+			"peers whose NAT keeps early packets may stay on the relay", "to", a.By.To)
 	}
 }
 
@@ -224,7 +238,5 @@ func (l *loop) end() {
 
 // noFamily reports whether all errors say that the system lacks the family.
 func noFamily(errs []error) bool {
-	return !slices.ContainsFunc(errs, func(err error) bool {
-		return !errors.Is(err, syscall.EAFNOSUPPORT) && !errors.Is(err, syscall.EADDRNOTAVAIL)
-	})
+	return !slices.ContainsFunc(errs, func(err error) bool { return !sock.NoFamily(err) })
 }

@@ -1,5 +1,10 @@
 // Package sock is the sockets: it opens them, reads them in batches, and sends
 // from them. It knows nothing of what the packets mean.
+//
+//	sock.go    open, send, close
+//	read.go    readers, and what the kernel joined taken apart
+//	system.go  the network of the machine that we run on
+//	sock_…     what only some systems can do
 package sock
 
 import (
@@ -8,10 +13,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"syscall"
-
-	"golang.org/x/net/ipv4"
+	"time"
 )
 
 // Network makes a node's sockets and knows its addresses: the system's by
@@ -28,18 +33,32 @@ const (
 	// bufferSize asks the kernel for what a 200 Mbit/s path of 200 ms may have
 	// under way; the kernel gives what it allows.
 	bufferSize = 7 << 20
-	batchSize  = 16
+	// maxBurst and maxSegments bound what one call sends: the payload of one
+	// UDP packet over IPv6, and the kernel's UDP_MAX_SEGMENTS.
+	maxBurst    = 1<<16 - 1 - 8 - 40
+	maxSegments = 64
+	// gsoPause is how long packets leave one by one after the way out refused
+	// to segment: routes change, so it is asked again.
+	gsoPause = 10 * time.Second
 )
 
 // Socket is one UDP socket of one address family.
 type Socket struct {
 	conn  net.PacketConn
 	udp   *net.UDPConn // nil for a simulated socket
+	out   writer       // udp, to send from
 	local netip.AddrPort
 	gro   bool
-	noGSO atomic.Bool
+	gso   bool
+	// refused is when the way out last refused to segment, UnixNano.
+	refused atomic.Int64
 	// Dropped counts packets that the system would not take.
 	Dropped atomic.Uint64
+}
+
+// writer is what a Socket needs of a *net.UDPConn to send.
+type writer interface {
+	WriteMsgUDPAddrPort(b, oob []byte, to netip.AddrPort) (n, oobn int, err error)
 }
 
 // Open makes a socket on n; network is udp4 or udp6.
@@ -53,14 +72,11 @@ func Open(ctx context.Context, n Network, network string, local netip.AddrPort) 
 		_ = conn.Close()
 		return nil, fmt.Errorf("socket of type %T: its address is not a UDP address", conn)
 	}
-	s := &Socket{conn: conn}
-	a := bound.AddrPort()
-	s.local = netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+	s := &Socket{conn: conn, local: unmap(bound.AddrPort())}
 	if udp, ok := conn.(*net.UDPConn); ok {
-		s.udp = udp
-		_ = udp.SetReadBuffer(bufferSize)
-		_ = udp.SetWriteBuffer(bufferSize)
-		s.gro = enableGRO(udp)
+		s.udp, s.out = udp, udp
+		setBuffers(udp, bufferSize)
+		s.gro, s.gso = enableGRO(udp), canSegment(udp)
 	}
 	return s, nil
 }
@@ -83,140 +99,92 @@ func (s *Socket) SyscallConn() (syscall.RawConn, error) {
 	return s.udp.SyscallConn()
 }
 
-// Read hands every packet to deliver until the socket is closed. The bytes are
-// deliver's only until it returns.
-func (s *Socket) Read(deliver func(from netip.AddrPort, b []byte)) error {
-	if s.udp == nil {
-		return s.readOne(deliver)
-	}
-	size := 2048
-	if s.gro {
-		size = 1 << 16
-	}
-	messages := make([]ipv4.Message, batchSize)
-	for i := range messages {
-		messages[i].Buffers = [][]byte{make([]byte, size)}
-		messages[i].OOB = make([]byte, 64)
-	}
-	batch := ipv4.NewPacketConn(s.udp)
-	for {
-		n, err := batch.ReadBatch(messages, 0)
-		if err != nil {
-			if errors.Is(err, net.ErrClosed) {
-				return nil
-			}
-			if temporary(err) {
-				continue
-			}
-			return err
-		}
-		for i := range messages[:n] {
-			m := &messages[i]
-			if addr, ok := m.Addr.(*net.UDPAddr); ok {
-				split(unmap(addr.AddrPort()), m.Buffers[0][:m.N], segmentSize(m.OOB[:m.NN]), deliver)
-			}
-			m.OOB = m.OOB[:cap(m.OOB)]
-		}
-	}
-}
-
-// split cuts what the kernel joined (UDP_GRO) into the packets that came.
-func split(from netip.AddrPort, b []byte, segment int, deliver func(netip.AddrPort, []byte)) {
-	if segment <= 0 {
-		deliver(from, b)
-		return
-	}
-	for len(b) > 0 {
-		n := min(segment, len(b))
-		deliver(from, b[:n])
-		b = b[n:]
-	}
-}
-
-func (s *Socket) readOne(deliver func(netip.AddrPort, []byte)) error {
-	b := make([]byte, 2048)
-	for {
-		n, from, err := s.conn.ReadFrom(b)
-		if err != nil {
-			if errors.Is(err, net.ErrClosed) {
-				return nil
-			}
-			if temporary(err) {
-				continue
-			}
-			return err
-		}
-		if addr, ok := from.(*net.UDPAddr); ok {
-			deliver(unmap(addr.AddrPort()), b[:n])
-		}
-	}
-}
-
 // Send sends one packet. A ttl other than 0 holds for this packet alone; where
 // the system cannot do that, the packet is not sent and the error is
 // [errors.ErrUnsupported]: with a full TTL it would do harm.
 func (s *Socket) Send(to netip.AddrPort, ttl uint8, b []byte) error {
 	if ttl == 0 {
-		return s.sent(s.write(b, nil, to))
+		return s.sent(s.write(b, nil, to), 1)
 	}
 	oob := ttlMessage(s.Is4(), ttl)
 	if oob == nil || s.udp == nil {
 		return errors.ErrUnsupported
 	}
-	return s.sent(s.write(b, oob, to))
+	return s.sent(s.write(b, oob, to), 1)
 }
 
 // SendSegments sends b as packets of segment bytes, the last one as long as is
 // left: in one call where the system can (UDP_SEGMENT), one by one elsewhere.
+// After an error it goes on with what is left, and returns the first one.
 func (s *Socket) SendSegments(to netip.AddrPort, b []byte, segment int) error {
 	if segment <= 0 || segment >= len(b) {
-		return s.sent(s.write(b, nil, to))
-	}
-	if s.udp != nil && !s.noGSO.Load() {
-		if oob := segmentMessage(segment); oob != nil {
-			err := s.write(b, oob, to)
-			if !isGSOError(err) {
-				return s.sent(err)
-			}
-			s.noGSO.Store(true)
-		}
+		return s.sent(s.write(b, nil, to), 1)
 	}
 	var first error
-	for len(b) > 0 {
-		n := min(segment, len(b))
-		if err := s.sent(s.write(b[:n], nil, to)); err != nil && first == nil {
+	for burst := range slices.Chunk(b, segment*max(1, min(maxSegments, maxBurst/segment))) {
+		if err := s.sendBurst(to, burst, segment); err != nil && first == nil {
 			first = err
 		}
-		b = b[n:]
 	}
 	return first
 }
 
+// sendBurst sends what one call can take. When that call fails for the reason
+// that it is one, the packets leave one by one.
+func (s *Socket) sendBurst(to netip.AddrPort, b []byte, segment int) error {
+	if len(b) > segment && s.segments() {
+		err := s.write(b, segmentMessage(segment), to)
+		switch {
+		case refusesSegments(err):
+			s.refused.Store(time.Now().UnixNano())
+		case !refusesBurst(err):
+			return s.sent(err, (len(b)+segment-1)/segment)
+		}
+	}
+	var first error
+	for packet := range slices.Chunk(b, segment) {
+		if err := s.sent(s.write(packet, nil, to), 1); err != nil && first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+// segments reports whether the kernel may be asked to segment.
+func (s *Socket) segments() bool {
+	if !s.gso {
+		return false
+	}
+	refused := s.refused.Load()
+	return refused == 0 || time.Now().UnixNano()-refused > int64(gsoPause)
+}
+
 func (s *Socket) write(b, oob []byte, to netip.AddrPort) error {
-	if s.udp == nil {
+	if s.out == nil {
 		_, err := s.conn.WriteTo(b, net.UDPAddrFromAddrPort(to))
 		return err
 	}
-	if !s.Is4() && to.Addr().Is4() {
+	if s.Is4() != to.Addr().Unmap().Is4() {
 		return syscall.EAFNOSUPPORT
 	}
-	_, _, err := s.udp.WriteMsgUDPAddrPort(b, oob, to)
+	_, _, err := s.out.WriteMsgUDPAddrPort(b, oob, to)
 	return err
 }
 
-func (s *Socket) sent(err error) error {
+func (s *Socket) sent(err error, packets int) error {
 	if err != nil {
-		s.Dropped.Add(1)
+		s.Dropped.Add(uint64(packets))
 	}
 	return err
 }
 
-// temporary reports whether reading can go on after err: an ICMP error that the
-// system hands to the socket says nothing about the next packet.
-func temporary(err error) bool {
+// NoFamily reports whether err, of Open, says that the system lacks the address
+// family.
+func NoFamily(err error) bool { return isErrno(err, errnosNoFamily) }
+
+func isErrno(err error, of []syscall.Errno) bool {
 	var e syscall.Errno
-	return errors.As(err, &e) && (e == syscall.ECONNREFUSED || e == syscall.EHOSTUNREACH ||
-		e == syscall.ENETUNREACH || e == syscall.ECONNRESET || e == syscall.EMSGSIZE || e == syscall.EINTR)
+	return errors.As(err, &e) && slices.Contains(of, e)
 }
 
 func unmap(a netip.AddrPort) netip.AddrPort {

@@ -1,24 +1,84 @@
 package sock
 
 import (
+	"encoding/binary"
 	"errors"
 	"net"
+	"net/netip"
 	"unsafe"
 
+	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
 )
 
-// enableGRO asks the kernel to join packets of one flow (udp(7), UDP_GRO).
-func enableGRO(c *net.UDPConn) bool {
+const (
+	// canBatch: recvmmsg(2).
+	canBatch  = true
+	batchSize = 16
+)
+
+// readBatch reads up to batchSize packets, or runs of joined ones, in one call.
+func (s *Socket) readBatch(deliver func(netip.AddrPort, []byte)) func() error {
+	size := packetSize
+	if s.gro {
+		size = 1 << 16
+	}
+	messages := make([]ipv4.Message, batchSize)
+	for i := range messages {
+		messages[i].Buffers = [][]byte{make([]byte, size)}
+		messages[i].OOB = make([]byte, 64)
+	}
+	batch := ipv4.NewPacketConn(s.udp) // reads IPv6 sockets as well
+	return func() error {
+		n, err := batch.ReadBatch(messages, 0)
+		if err != nil {
+			return err
+		}
+		for i := range messages[:n] {
+			m := &messages[i]
+			if addr, ok := m.Addr.(*net.UDPAddr); ok {
+				split(unmap(addr.AddrPort()), m.Buffers[0][:m.N], segmentSize(m.OOB[:m.NN]), deliver)
+			}
+		}
+		return nil
+	}
+}
+
+// option does f with the descriptor of a socket and reports whether it worked.
+func option(c *net.UDPConn, f func(fd int) error) bool {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return false
 	}
 	ok := false
-	_ = raw.Control(func(fd uintptr) {
-		ok = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_GRO, 1) == nil
-	})
+	_ = raw.Control(func(fd uintptr) { ok = f(int(fd)) == nil })
 	return ok
+}
+
+// setBuffers asks for buffers of that size: beyond the system's limit where we
+// have the right to.
+func setBuffers(c *net.UDPConn, size int) {
+	for name, set := range map[int]func(int) error{
+		unix.SO_RCVBUFFORCE: c.SetReadBuffer, unix.SO_SNDBUFFORCE: c.SetWriteBuffer,
+	} {
+		if !option(c, func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, name, size) }) {
+			_ = set(size)
+		}
+	}
+}
+
+// enableGRO asks the kernel to join packets of one flow (udp(7), UDP_GRO).
+func enableGRO(c *net.UDPConn) bool {
+	return option(c, func(fd int) error { return unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1) })
+}
+
+// canSegment reports whether the kernel knows UDP_SEGMENT. One that does not
+// would ignore it and send a single packet.
+func canSegment(c *net.UDPConn) bool {
+	return option(c, func(fd int) error {
+		_, err := unix.GetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT)
+		return err
+	})
 }
 
 // segmentSize is the size of the packets that were joined, or 0.
@@ -29,7 +89,7 @@ func segmentSize(oob []byte) int {
 			return 0
 		}
 		if h.Level == unix.SOL_UDP && h.Type == unix.UDP_GRO && len(body) >= 4 {
-			return int(*(*int32)(unsafe.Pointer(&body[0])))
+			return int(int32(binary.NativeEndian.Uint32(body)))
 		}
 		oob = rest
 	}
@@ -60,8 +120,12 @@ func ttlMessage(is4 bool, ttl uint8) []byte {
 	return controlMessage(unix.IPPROTO_IPV6, unix.IPV6_HOPLIMIT, int32(ttl))
 }
 
-// isGSOError tells that the way out cannot segment: the interface has no
-// checksum offload (EIO), or the kernel does not know the message (EINVAL).
-func isGSOError(err error) bool {
-	return errors.Is(err, unix.EIO) || errors.Is(err, unix.EINVAL)
+// refusesSegments: the way out cannot segment, since its device does not compute
+// checksums or IPsec is on it.
+func refusesSegments(err error) bool { return errors.Is(err, unix.EIO) }
+
+// refusesBurst: this burst cannot be segmented, for example because a segment is
+// larger than the path's MTU. The next burst may.
+func refusesBurst(err error) bool {
+	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EMSGSIZE)
 }

@@ -2,14 +2,28 @@
 
 package sock
 
-import "net"
+import (
+	"net"
+	"net/netip"
+)
+
+const canBatch = false
+
+func (s *Socket) readBatch(deliver func(netip.AddrPort, []byte)) func() error {
+	return s.readUDP(deliver)
+}
+
+func setBuffers(c *net.UDPConn, size int) {
+	_ = c.SetReadBuffer(size)
+	_ = c.SetWriteBuffer(size)
+}
 
 func enableGRO(*net.UDPConn) bool { return false }
 
-func segmentSize([]byte) int { return 0 }
+func canSegment(*net.UDPConn) bool { return false }
 
 func segmentMessage(int) []byte { return nil }
 
-func ttlMessage(bool, uint8) []byte { return nil }
+func refusesSegments(error) bool { return false }
 
-func isGSOError(error) bool { return false }
+func refusesBurst(error) bool { return false }

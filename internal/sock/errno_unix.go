@@ -1,0 +1,14 @@
+//go:build unix
+
+package sock
+
+import "syscall"
+
+// errnosPassing end no reader: an ICMP error that the system hands to the
+// socket, or a want of memory, says nothing about the next packet.
+var errnosPassing = []syscall.Errno{
+	syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.EHOSTDOWN,
+	syscall.ENETDOWN, syscall.EMSGSIZE, syscall.EINTR, syscall.ENOBUFS, syscall.ENOMEM,
+}
+
+var errnosNoFamily = []syscall.Errno{syscall.EAFNOSUPPORT, syscall.EADDRNOTAVAIL}

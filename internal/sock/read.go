@@ -1,0 +1,71 @@
+package sock
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+)
+
+// packetSize is what a reader makes room for: more than any link's MTU that a
+// peer may use, joined packets aside.
+const packetSize = 2048
+
+// Read hands every packet to deliver until the socket is closed. The bytes are
+// deliver's only until it returns.
+func (s *Socket) Read(deliver func(from netip.AddrPort, b []byte)) error {
+	read := s.readOne
+	switch {
+	case s.udp != nil && canBatch:
+		read = s.readBatch
+	case s.udp != nil:
+		read = s.readUDP
+	}
+	next := read(deliver)
+	for {
+		err := next()
+		switch {
+		case err == nil, isErrno(err, errnosPassing):
+		case errors.Is(err, net.ErrClosed):
+			return nil
+		default:
+			return err
+		}
+	}
+}
+
+// readUDP reads packet by packet, where the system has no call for more.
+func (s *Socket) readUDP(deliver func(netip.AddrPort, []byte)) func() error {
+	b := make([]byte, packetSize)
+	return func() error {
+		n, from, err := s.udp.ReadFromUDPAddrPort(b)
+		if err == nil {
+			deliver(unmap(from), b[:n])
+		}
+		return err
+	}
+}
+
+// readOne reads from a simulated socket.
+func (s *Socket) readOne(deliver func(netip.AddrPort, []byte)) func() error {
+	b := make([]byte, packetSize)
+	return func() error {
+		n, from, err := s.conn.ReadFrom(b)
+		if addr, ok := from.(*net.UDPAddr); ok && err == nil {
+			deliver(unmap(addr.AddrPort()), b[:n])
+		}
+		return err
+	}
+}
+
+// split cuts what the kernel joined (UDP_GRO) into the packets that came.
+func split(from netip.AddrPort, b []byte, segment int, deliver func(netip.AddrPort, []byte)) {
+	if segment <= 0 {
+		deliver(from, b)
+		return
+	}
+	for len(b) > 0 {
+		n := min(segment, len(b))
+		deliver(from, b[:n])
+		b = b[n:]
+	}
+}
