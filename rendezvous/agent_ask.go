@@ -22,7 +22,7 @@ type agentAsk struct {
 }
 
 const (
-	askTries = 6
+	askTries = 8
 	// maxAsks bounds what a node has under way; the server's limits are lower.
 	maxAsks = 256
 )

@@ -69,7 +69,7 @@ func (a *Agent) due(l *serverLeg) {
 		a.silent(l)
 		a.sayHello(l)
 	case a.state == stateProving && l == a.primary:
-		if l.tries >= 3 {
+		if l.tries >= proveTries {
 			a.failures++
 			if a.failures >= 2 && !a.reported {
 				a.reported = true

@@ -70,6 +70,11 @@ func (b *builder) build() error {
 			return fmt.Errorf("lab: host %s: %w", h.Name, err)
 		}
 	}
+	for _, n := range b.lab.spaces {
+		if err := awaitCarrier(n); err != nil {
+			return fmt.Errorf("lab: %w", err)
+		}
+	}
 	return nil
 }
 

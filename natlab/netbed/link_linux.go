@@ -4,15 +4,26 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
+	"sync/atomic"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
+// indexes numbers one end of each pair. Left alone the kernel numbers both ends
+// from 2, each in its namespace; where the two are equal it takes a pair for a
+// device without a peer and lets its news wait for up to a second
+// (linkwatch_urgent_event).
+var indexes atomic.Int32
+
+const firstIndex = 1 << 16
+
 // veth makes a pair of interfaces, one in each namespace.
 func veth(a *ns, nameA string, macA net.HardwareAddr, b *ns, nameB string, macB net.HardwareAddr) error {
 	err := a.links.LinkAdd(&netlink.Veth{
-		LinkAttrs: netlink.LinkAttrs{Name: nameA, HardwareAddr: macA, MTU: 1500, TxQLen: 1000},
+		LinkAttrs: netlink.LinkAttrs{Name: nameA, Index: firstIndex + int(indexes.Add(1)), HardwareAddr: macA, MTU: 1500, TxQLen: 1000},
 		PeerName:  nameB, PeerHardwareAddr: macB, PeerNamespace: netlink.NsFd(int(b.handle)),
 	})
 	if err != nil {
@@ -56,6 +67,38 @@ func up(n *ns, name string, addrs [2]netip.Prefix) error {
 		return fmt.Errorf("link %s: %w", name, err)
 	}
 	return nil
+}
+
+const (
+	carrierPoll = time.Millisecond
+	carrierTime = 10 * time.Second
+)
+
+// awaitCarrier returns when the kernel has noticed that the interfaces are up,
+// which it does in the background: until then a bridge may not forward what comes
+// by them.
+func awaitCarrier(n *ns) error {
+	deadline := time.Now().Add(carrierTime)
+	for {
+		all, err := n.links.LinkList()
+		if err != nil {
+			return fmt.Errorf("list links: %w", err)
+		}
+		waiting := slices.IndexFunc(all, func(l netlink.Link) bool {
+			a := l.Attrs()
+			if a.Flags&net.FlagLoopback != 0 || a.OperState == netlink.OperUp {
+				return false
+			}
+			return l.Type() != "bridge"
+		})
+		switch {
+		case waiting < 0:
+			return nil
+		case time.Now().After(deadline):
+			return fmt.Errorf("link %s did not come up in %v", all[waiting].Attrs().Name, carrierTime)
+		}
+		time.Sleep(carrierPoll)
+	}
 }
 
 func ipNet(p netip.Prefix) *net.IPNet {
