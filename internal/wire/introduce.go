@@ -32,6 +32,9 @@ func (q Ask) Append(a Attrs) Attrs {
 
 // ParseAsk decodes what Append encoded.
 func ParseAsk(a Attrs) (q Ask, err error) {
+	if err := a.Check(); err != nil {
+		return Ask{}, err
+	}
 	id, _ := a.Get(AttrPeerID)
 	if q.Target, err = peer.IDFromBytes(id); err != nil {
 		return Ask{}, err
@@ -81,6 +84,9 @@ func (p Party) Append(a Attrs) Attrs {
 
 // ParseParty decodes what Append encoded.
 func ParseParty(a Attrs) (p Party, err error) {
+	if err := a.Check(); err != nil {
+		return Party{}, err
+	}
 	id, _ := a.Get(AttrPeerID)
 	if p.ID, err = peer.IDFromBytes(id); err != nil {
 		return Party{}, err

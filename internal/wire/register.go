@@ -113,6 +113,9 @@ func (r Registered) Append(a Attrs) Attrs {
 
 // ParseRegistered decodes what Append encoded.
 func ParseRegistered(a Attrs) (r Registered, err error) {
+	if err := a.Check(); err != nil {
+		return Registered{}, err
+	}
 	observed, hasObserved := a.Get(AttrObserved)
 	seconds, hasLifetime := a.Uint32(stun.AttrLifetime)
 	var hasRevision bool
