@@ -110,8 +110,15 @@ func TestSegmentsArriveAsPackets(t *testing.T) {
 				a, b := open(t, n, network), open(t, n, network)
 				atB := reading(t, b)
 				for _, c := range []struct{ size, segment int }{
-					{1000, 0}, {1000, 1000}, {1000, 2000}, {2456, 1228}, {2457, 1228}, {20000, 1228},
-					{100, 1}, {200 * 64, 64}, {70_000, 1200},
+					{1000, 0},
+					{1000, 1000},
+					{1000, 2000},
+					{2456, 1228},
+					{2457, 1228},
+					{20000, 1228},
+					{100, 1},
+					{200 * 64, 64},
+					{70_000, 1200},
 				} {
 					sent, want := segments(c.size, max(1, c.segment))
 					if c.segment == 0 {
