@@ -11,7 +11,7 @@
 //	ns_linux.go        namespaces, and doing things in them
 //	kill_linux.go      what still runs in them at the end
 //	build_linux.go     a topology becomes links and addresses
-//	address.go         which addresses
+//	address_linux.go   which addresses
 //	link_linux.go      interfaces, neighbours and routes (netlink)
 //	nft_linux.go       what a box does
 //	lab_linux.go       Lab, Host and Box: what the caller holds
@@ -22,5 +22,5 @@
 //	ring_linux.go      frames in without a system call each
 //	offload_linux.go   whole packets only
 //	tap.go             watching packets
-//	pcap.go            captures
+//	pcap_linux.go      captures
 package netbed
