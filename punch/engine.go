@@ -110,6 +110,9 @@ const (
 	attemptTime = 10 * time.Second
 	// attemptProbes bounds what one introduction makes us send.
 	attemptProbes = 400
+	// secondProbes bounds how many leave within a second: with candidates of
+	// two families in both homes it is some fifty.
+	secondProbes = 100
 	// maxPairs bounds the pairs of socket and endpoint, those that the peer's
 	// probes teach us included.
 	maxPairs = 48
@@ -127,6 +130,8 @@ type Engine struct {
 
 	started  time.Time // zero before Start
 	stopped  bool
+	second   time.Time // when the second under way began
+	inSecond int       // probes sent in it
 	sequence uint64
 	window   wire.Window
 	report   Report

@@ -60,9 +60,12 @@ const (
 func targets(self, other Side, links []netip.Prefix) []target {
 	var ts []target
 	add := func(t target) {
-		if !slices.ContainsFunc(ts, func(u target) bool { return u.endpoint == t.endpoint }) {
+		i := slices.IndexFunc(ts, func(u target) bool { return u.endpoint == t.endpoint })
+		if i < 0 {
 			ts = append(ts, t)
+			return
 		}
+		ts[i].limit = max(ts[i].limit, t.limit)
 	}
 	shared := sharesAddress(self.Observed, other.Observed)
 	for _, c := range other.Candidates {

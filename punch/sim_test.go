@@ -13,12 +13,14 @@ import (
 )
 
 // world is two engines and the network between them, in virtual time: each
-// behind a port-restricted NAT (EIM, APDF), with a one-way delay, and loss.
+// behind a port-restricted NAT (EIM, APDF) unless it says otherwise, with a
+// one-way delay, and loss. IPv6, where a side has it, has firewalls alone.
 type world struct {
 	t      testing.TB
 	now    time.Time
 	delay  time.Duration // one way, between the NATs
 	loss   float64
+	no4    bool // IPv4 is blocked
 	rng    *rand.Rand
 	events queue
 	a, b   *side
@@ -33,7 +35,13 @@ type side struct {
 	engine  *Engine
 	private netip.AddrPort
 	public  netip.AddrPort
+	six     netip.AddrPort // on socket 2, if valid
 	next    time.Time
+	// symmetric: each destination sees another port (APDM, sequential).
+	symmetric bool
+	mappings  map[netip.AddrPort]netip.AddrPort
+	// open: whoever sends to a mapping comes in (EIF).
+	open    bool
 	actions []Action
 	direct  time.Time // when the first route was confirmed
 	packets []Action  // every Send
@@ -76,16 +84,15 @@ func newWorld(tb testing.TB, seed uint64) *world {
 		t: tb, now: time.Unix(1000, 0), delay: 50 * time.Millisecond,
 		rng: rand.New(rand.NewPCG(seed, 1)), opened: map[[2]netip.AddrPort]bool{},
 	}
-	w.a = &side{name: "a", private: ap("192.168.1.2:5000"), public: ap("203.0.113.1:5000")}
-	w.b = &side{name: "b", private: ap("192.168.2.2:6000"), public: ap("198.51.100.1:6000")}
+	w.a = &side{name: "a", private: ap("192.168.1.2:5000"), public: ap("203.0.113.1:5000"), mappings: map[netip.AddrPort]netip.AddrPort{}}
+	w.b = &side{name: "b", private: ap("192.168.2.2:6000"), public: ap("198.51.100.1:6000"), mappings: map[netip.AddrPort]netip.AddrPort{}}
 	w.engines(nat.Profile{}, nat.Profile{})
 	return w
 }
 
 func (w *world) engines(pa, pb nat.Profile) {
 	ka, kb := testKey(1), testKey(2)
-	sa := Side{ID: ka.ID(), Profile: pa, Observed: []netip.AddrPort{w.a.public}, Candidates: []Candidate{{Host, UDP, w.a.private}}}
-	sb := Side{ID: kb.ID(), Profile: pb, Observed: []netip.AddrPort{w.b.public}, Candidates: []Candidate{{Host, UDP, w.b.private}}}
+	sa, sb := w.a.describe(ka, pa), w.b.describe(kb, pb)
 	secretA, err := ka.Shared(kb.ID())
 	if err != nil {
 		w.t.Fatal(err)
@@ -99,6 +106,44 @@ func (w *world) engines(pa, pb nat.Profile) {
 	w.b.engine = NewEngine(Config{Self: sb, Other: sa, Secret: secretB, Nonce: nonce, Rand: seeded{w.rng}})
 }
 
+func (s *side) describe(k peer.Key, p nat.Profile) Side {
+	out := Side{ID: k.ID(), Profile: p, Observed: []netip.AddrPort{s.public}, Candidates: []Candidate{{Host, UDP, s.private}}}
+	if s.six.IsValid() {
+		out.Observed = append(out.Observed, s.six)
+	}
+	return out
+}
+
+// source is what the world sees a packet of s to an endpoint come from.
+func (s *side) source(to netip.AddrPort) netip.AddrPort {
+	switch {
+	case to.Addr().Is6():
+		return s.six
+	case !s.symmetric:
+		return s.public
+	}
+	if _, ok := s.mappings[to]; !ok {
+		s.mappings[to] = netip.AddrPortFrom(s.public.Addr(), s.public.Port()+1+uint16(len(s.mappings)))
+	}
+	return s.mappings[to]
+}
+
+// socket is which of the side's sockets an endpoint leads to; 0: none.
+func (s *side) socket(at netip.AddrPort) Local {
+	switch {
+	case at == s.six:
+		return 2
+	case at == s.public && !s.symmetric:
+		return 1
+	}
+	for _, m := range s.mappings {
+		if m == at {
+			return 1
+		}
+	}
+	return 0
+}
+
 func (w *world) after(d time.Duration, do func()) {
 	heap.Push(&w.events, event{w.now.Add(d), do, len(w.events) + w.sent})
 }
@@ -107,6 +152,9 @@ func (w *world) after(d time.Duration, do func()) {
 func (w *world) start(s *side, d time.Duration) {
 	w.after(d, func() {
 		w.step(s, Input{Op: Open, Local: 1, From: s.private})
+		if s.six.IsValid() {
+			w.step(s, Input{Op: Open, Local: 2, From: s.six})
+		}
 		w.step(s, Input{Op: Start})
 	})
 }
@@ -142,8 +190,9 @@ func (w *world) send(s *side, a Action) {
 		other = w.a
 	}
 	w.sent++
-	w.opened[[2]netip.AddrPort{s.public, a.To}] = true
-	if a.To != other.public || a.TTL != 0 && a.TTL < 5 || w.rng.Float64() < w.loss {
+	from := s.source(a.To)
+	w.opened[[2]netip.AddrPort{from, a.To}] = true
+	if a.TTL != 0 && a.TTL < 5 || w.no4 && a.To.Addr().Is4() || w.rng.Float64() < w.loss {
 		return
 	}
 	data := append([]byte(nil), a.Data...)
@@ -153,8 +202,9 @@ func (w *world) send(s *side, a Action) {
 		}
 	}
 	w.after(w.delay, func() {
-		if w.opened[[2]netip.AddrPort{other.public, s.public}] {
-			w.step(other, Input{Op: Packet, Local: 1, From: s.public, Data: data})
+		local := other.socket(a.To)
+		if local != 0 && (other.open || w.opened[[2]netip.AddrPort{a.To, from}]) {
+			w.step(other, Input{Op: Packet, Local: local, From: from, Data: data})
 		}
 	})
 }

@@ -44,6 +44,9 @@ var schedule = []time.Duration{
 	160 * time.Millisecond, 320 * time.Millisecond, 400 * time.Millisecond,
 }
 
+// lastWait is how long the last probe that a pair is allowed may take.
+const lastWait = 2 * time.Second
+
 func pause(tries int) time.Duration { return schedule[min(max(tries, 1), len(schedule))-1] }
 
 // addPairs puts every socket together with every target of its family.
@@ -116,17 +119,28 @@ func (e *Engine) due(p *pair) bool {
 	if p.state == confirmed {
 		return e.keep(p)
 	}
+	if e.stopped && (p.tries >= strayTries || p.limit <= 0) {
+		return false
+	}
 	if p.limit <= 0 {
 		p.nextAt = time.Time{} // it still answers, and may yet be heard
 		return true
 	}
-	if e.stopped && p.tries >= strayTries {
-		return false
+	if e.now.Sub(e.second) >= time.Second {
+		e.second, e.inSecond = e.now, 0
 	}
+	if e.inSecond >= secondProbes {
+		p.nextAt = e.second.Add(time.Second)
+		return true
+	}
+	e.inSecond++
 	p.limit--
 	e.probe(p, 0)
 	p.tries++
 	p.nextAt = e.now.Add(pause(p.tries))
+	if p.limit == 0 {
+		p.nextAt = e.now.Add(lastWait)
+	}
 	return true
 }
 
@@ -159,20 +173,28 @@ func (e *Engine) packet(l Local, from netip.AddrPort, data []byte) {
 }
 
 // probed answers the peer's probe and probes back at once (RFC 8445 §7.3.1.4,
-// triggered checks): the endpoint it came from may be one that nobody knew.
+// triggered checks): the endpoint it came from may be one that nobody knew. The
+// probe tells that the peer sent it, not that it came from there: at an address
+// where the server did not observe the peer it earns one probe, beyond what any
+// endpoint gets.
 func (e *Engine) probed(l Local, from netip.AddrPort, in wire.Probe) {
 	e.report.Heard++
-	e.emit(Action{Op: Send, Local: l, To: from, Data: e.keys.AppendAnswer(nil, in.ID, from)})
 	p := e.pair(l, from)
 	if p == nil {
-		if p = e.addPair(l, target{from, PeerReflexive, noLimit}); p == nil {
-			return
+		limit := unobservedLimit - 1
+		if sharesAddress(e.cfg.Other.Observed, []netip.AddrPort{from}) {
+			limit = noLimit
+		}
+		if p = e.addPair(l, target{from, PeerReflexive, limit}); p == nil {
+			return // unanswered: a route that we have no room for must not count there
 		}
 	}
+	// Before the answer: data may be right behind it.
 	e.emit(Action{Op: Heard, Local: l, To: from, Kind: p.kind})
+	e.emit(Action{Op: Send, Local: l, To: from, Data: e.keys.AppendAnswer(nil, in.ID, from)})
 	if p.state == trying {
-		// The peer is there: what bounded our probes to a stranger is gone.
-		p.limit, p.tries, p.nextAt = noLimit, 0, e.now
+		p.limit++
+		p.tries, p.nextAt = 0, e.now
 	}
 }
 
