@@ -45,7 +45,7 @@ func (n *Node) sessionConfig() session.Config {
 		Key:    n.cfg.Key,
 		Accept: n.path.Accept(),
 		Dial:   n.path.Dial(),
-		Moved:  func(c session.Class) net.PacketConn { return n.path.Moved(c) },
+		Moved:  n.path.Moved,
 
 		Identify:  n.known.identify,
 		Canonical: n.known.canonical,

@@ -73,6 +73,10 @@ func (c *Core) alias(m *member, instance uint64) *member {
 		c.emit(Action{Op: Alias, ID: m.peer.ID, Overlay: overlay, Of: m.overlay})
 		return m
 	}
+	if m.peer.Instance != 0 {
+		// It was another process's until now, which is gone.
+		c.emit(Action{Op: Happened, ID: m.peer.ID, Overlay: m.overlay, Event: path.Happening{Kind: path.Restarted}})
+	}
 	for a, x := range c.members {
 		if x == m {
 			c.members[a] = other

@@ -13,9 +13,13 @@ import (
 	"golang.org/x/net/ipv4"
 )
 
-// queueLength is how many packets wait for QUIC to read them: some 1.3 MB, or
-// 50 ms at 200 Mbit/s.
-const queueLength = 1024
+const (
+	// queueLength is how many packets wait for QUIC to read them: some 1.3 MB,
+	// or 50 ms at 200 Mbit/s.
+	queueLength = 1024
+	// maxPacket is the largest packet that is queued: QUIC reads no larger one.
+	maxPacket = 1500
+)
 
 // Conn is a packet connection for QUIC: addresses are overlay addresses, and
 // the port is the route class (a [punch.Transport]). It has the methods of
@@ -25,13 +29,13 @@ type Conn struct {
 	class  punch.Transport // of every packet written; 0: the port of the address says
 	local  *net.UDPAddr
 
-	mu       sync.Mutex
-	queue    []packet // a ring
-	head, n  int
-	wake     chan struct{}
-	deadline time.Time
-	timer    *time.Timer
-	closed   bool
+	mu      sync.Mutex
+	arrived *sync.Cond // something to read, or a reason not to
+	queue   []packet   // a ring, made when the first packet comes
+	head, n int
+	timer   *time.Timer // of the read deadline
+	expired bool        // it is over
+	closed  bool
 }
 
 type packet struct {
@@ -39,71 +43,64 @@ type packet struct {
 	from *net.UDPAddr
 }
 
-var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 1600); return &b }}
+var buffers = sync.Pool{New: func() any { b := make([]byte, 0, maxPacket); return &b }}
 
 func newConn(s *Socket, class punch.Transport, local netip.Addr) *Conn {
-	return &Conn{
+	c := &Conn{
 		socket: s,
 		class:  class,
 		// The overlay address, never 0.0.0.0: QUIC would pin the interface of
 		// the first packet, and roaming would break.
 		local: &net.UDPAddr{IP: local.AsSlice(), Port: int(max(class, 1))},
-		queue: make([]packet, queueLength),
-		wake:  make(chan struct{}, 1),
 	}
+	c.arrived = sync.NewCond(&c.mu)
+	return c
 }
 
 // push hands a packet to the reader, or drops it where the reader is behind.
 func (c *Conn) push(b []byte, from *net.UDPAddr) bool {
 	c.mu.Lock()
-	if c.closed || c.n == len(c.queue) {
-		c.mu.Unlock()
+	defer c.mu.Unlock()
+	if c.closed || c.n == queueLength || len(b) > maxPacket {
 		return false
+	}
+	if c.queue == nil {
+		c.queue = make([]packet, queueLength)
 	}
 	buf := buffers.Get().(*[]byte)
 	*buf = append((*buf)[:0], b...)
-	c.queue[(c.head+c.n)%len(c.queue)] = packet{buf, from}
+	c.queue[(c.head+c.n)%queueLength] = packet{buf, from}
 	c.n++
-	first := c.n == 1
-	c.mu.Unlock()
-	if first {
-		c.signal()
-	}
+	c.arrived.Signal()
 	return true
-}
-
-func (c *Conn) signal() {
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
 }
 
 // wait returns with the lock held and at least one packet queued, or with an
 // error and without the lock.
 func (c *Conn) wait() error {
+	c.mu.Lock()
 	for {
-		c.mu.Lock()
+		var err error
 		switch {
 		case c.closed:
-			c.mu.Unlock()
-			c.signal()
-			return net.ErrClosed
-		case !c.deadline.IsZero() && !time.Now().Before(c.deadline):
-			c.mu.Unlock()
-			return os.ErrDeadlineExceeded
+			err = net.ErrClosed
+		case c.expired:
+			err = os.ErrDeadlineExceeded
 		case c.n > 0:
 			return nil
 		}
-		c.mu.Unlock()
-		<-c.wake
+		if err != nil {
+			c.mu.Unlock()
+			return err
+		}
+		c.arrived.Wait()
 	}
 }
 
 func (c *Conn) pop(b []byte) (int, *net.UDPAddr) {
 	p := c.queue[c.head]
 	c.queue[c.head] = packet{}
-	c.head = (c.head + 1) % len(c.queue)
+	c.head = (c.head + 1) % queueLength
 	c.n--
 	n := copy(b, *p.data)
 	buffers.Put(p.data)
@@ -182,29 +179,46 @@ func (c *Conn) LocalAddr() net.Addr { return c.local }
 // Close ends reading and writing; the socket beneath stays.
 func (c *Conn) Close() error {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.closed = true
 	for c.n > 0 {
 		c.pop(nil)
 	}
+	c.queue = nil
+	c.stopTimer()
+	c.arrived.Broadcast()
+	return nil
+}
+
+func (c *Conn) stopTimer() {
 	if c.timer != nil {
 		c.timer.Stop()
+		c.timer = nil
 	}
-	c.mu.Unlock()
-	c.signal()
-	return nil
 }
 
 // SetReadDeadline implements [net.PacketConn].
 func (c *Conn) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.deadline = t
-	if c.timer != nil {
-		c.timer.Stop()
-		c.timer = nil
-	}
-	if !t.IsZero() {
-		c.timer = time.AfterFunc(time.Until(t), c.signal)
+	c.stopTimer()
+	left := time.Until(t)
+	c.expired = !t.IsZero() && left <= 0
+	switch {
+	case c.closed || t.IsZero():
+	case c.expired:
+		c.arrived.Broadcast()
+	default:
+		var timer *time.Timer
+		timer = time.AfterFunc(left, func() {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			if c.timer == timer { // else the deadline has moved meanwhile
+				c.expired = true
+				c.arrived.Broadcast()
+			}
+		})
+		c.timer = timer
 	}
 	return nil
 }

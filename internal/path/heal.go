@@ -45,7 +45,7 @@ func (p *Peer) step(a *attempt, in punch.Input) {
 		case punch.Send:
 			p.emit(Action{Op: Send, By: key, TTL: o.TTL, Data: o.Data})
 		case punch.Heard:
-			p.emit(Action{Op: Hear, By: key})
+			p.hear(key)
 		case punch.Confirmed:
 			p.confirmed(a, Route{Key: key, Kind: o.Kind, RTT: o.RTT, Since: p.now})
 		case punch.Lost:
@@ -72,31 +72,31 @@ func (p *Peer) owner(k Key, a *attempt) *attempt {
 	return nil
 }
 
-// confirmed takes a route in, or its new round trip. Older attempts no longer
+// confirmed takes a route in, or its new round trip. Other attempts no longer
 // have to keep it alive.
 func (p *Peer) confirmed(a *attempt, r Route) {
 	for _, b := range p.attempts {
 		if b != a {
-			var out []punch.Action
-			out, b.next = b.engine.Step(p.now, punch.Input{Op: punch.Drop, Local: r.Local, From: r.To}, nil)
-			_ = out // dropping a route asks for nothing
+			p.step(b, punch.Input{Op: punch.Drop, Local: r.Local, From: r.To})
 		}
 	}
 	if i := slices.IndexFunc(p.routes, func(o Route) bool { return o.Key == r.Key }); i >= 0 {
 		p.routes[i].RTT = r.RTT
-		p.rank()
+		if !p.rank() {
+			p.publish()
+		}
 		return
 	}
 	p.addRoute(r)
-	p.ask.again, p.backoff = time.Time{}, firstBackoff
+	p.ask.again = time.Time{}
 }
 
-// addRoute takes a new route in.
-func (p *Peer) addRoute(r Route) {
+// addRoute takes a new route in, and reports whether it was new.
+func (p *Peer) addRoute(r Route) bool {
 	if p.has(func(o Route) bool { return o.Key == r.Key }) {
-		return
+		return false
 	}
-	p.emit(Action{Op: Hear, By: r.Key})
+	p.hear(r.Key)
 	p.event(Happening{Kind: RouteUp, Route: r})
 	p.routes = append(p.routes, r)
 	if len(p.routes) == 1 {
@@ -105,6 +105,32 @@ func (p *Peer) addRoute(r Route) {
 	if !p.rank() {
 		p.publish()
 	}
+	return true
+}
+
+// hear opens a source for data of the peer. The oldest one that is no route is
+// closed when there are too many: a peer that roams leaves them behind.
+func (p *Peer) hear(k Key) {
+	if slices.Contains(p.heard, k) {
+		return
+	}
+	if len(p.heard) >= maxHeard {
+		i := slices.IndexFunc(p.heard, func(h Key) bool {
+			return !p.has(func(r Route) bool { return r.Key == h })
+		})
+		if i < 0 {
+			return
+		}
+		p.emit(Action{Op: Unhear, By: p.heard[i]})
+		p.heard = slices.Delete(p.heard, i, i+1)
+	}
+	p.heard = append(p.heard, k)
+	p.emit(Action{Op: Hear, By: k})
+}
+
+func (p *Peer) unhear(k Key) {
+	p.heard = slices.DeleteFunc(p.heard, func(h Key) bool { return h == k })
+	p.emit(Action{Op: Unhear, By: k})
 }
 
 // removeRoute forgets a route, and falls back to the next best at once.
@@ -122,19 +148,29 @@ func (p *Peer) removeRoute(k Key, reason string) {
 	}
 	p.publish()
 	if k.Channel != 0 {
-		p.emit(Action{Op: Unhear, By: k})
+		p.unhear(k)
 	}
-	if lost.Direct() && !p.has(Route.Direct) && p.wanted {
+	if !lost.Direct() || p.has(Route.Direct) || !p.wanted {
+		return
+	}
+	if p.now.Sub(lost.Since) >= steady {
+		p.backoff = firstBackoff
 		p.askSoon(0)
+		return
 	}
+	p.askLater()
 }
 
-func (p *Peer) dropRelays(which func(Route) bool) {
+// dropRelays drops the relay routes that are not there any more, and reports
+// whether there were any.
+func (p *Peer) dropRelays(which func(Route) bool) (any bool) {
 	for _, r := range slices.Clone(p.routes) {
 		if !r.Direct() && which(r) {
 			p.removeRoute(r.Key, "the server is gone")
+			any = true
 		}
 	}
+	return any
 }
 
 // best is the index of the best route of all but the one in use.
@@ -181,12 +217,6 @@ const (
 
 // active looks after the route that data is being sent by.
 func (p *Peer) active(in Input) {
-	if len(p.routes) == 0 {
-		if p.wanted {
-			p.askSoon(0)
-		}
-		return
-	}
 	i := slices.IndexFunc(p.routes, func(r Route) bool { return r.Key == in.By })
 	if i < 0 || !p.routes[i].Direct() {
 		return
@@ -197,7 +227,12 @@ func (p *Peer) active(in Input) {
 		return
 	}
 	p.checked = p.now
+	p.check(r.Key)
+}
+
+// check asks a direct route whether it lives.
+func (p *Peer) check(k Key) {
 	for _, a := range p.attempts {
-		p.step(a, punch.Input{Op: punch.Check, Local: r.Local, From: r.To})
+		p.step(a, punch.Input{Op: punch.Check, Local: k.Local, From: k.To})
 	}
 }

@@ -17,6 +17,12 @@ func (p *Peer) askSoon(after time.Duration) {
 	}
 }
 
+// askLater plans our next introduction after a pause, longer each time.
+func (p *Peer) askLater() {
+	p.askSoon(p.backoff)
+	p.backoff = min(p.backoff*2, maxBackoff)
+}
+
 // sendAsk draws a session nonce and asks the server to introduce us.
 func (p *Peer) sendAsk() {
 	var nonce [32]byte
@@ -58,10 +64,15 @@ func (p *Peer) introduced(party wire.Party) {
 	}
 	p.Instance = party.Instance
 	p.event(Happening{Kind: WasIntroduced, Endpoints: party.Observed})
-	p.punch(p.ask.nonce, p.ask.side, punch.Side{
+	p.punch(true, p.ask.nonce, p.ask.side, punch.Side{
 		ID: p.ID, Profile: profile, Candidates: candidates, Observed: party.Observed,
 	})
-	p.replan()
+	// Again while the peer is wanted and not direct, unless something has
+	// called for it already since we asked.
+	if p.wanted && !p.has(Route.Direct) && p.ask.again.IsZero() {
+		p.askSoon(attemptTime + p.backoff)
+		p.backoff = min(p.backoff*2, maxBackoff)
+	}
 }
 
 // asked begins to punch at the peer's asking. An offer that is not newer than
@@ -79,51 +90,59 @@ func (p *Peer) asked(in Input) {
 	p.lastSeen, p.Instance = in.Offer.Counter, in.Offer.Instance
 	p.event(Happening{Kind: WasIntroduced, Endpoints: in.Party.Observed})
 	p.addRoute(Route{Key: in.By, Since: p.now})
-	p.punch(in.Offer.Nonce, p.self.Side, punch.Side{
+	p.punch(false, in.Offer.Nonce, p.self.Side, punch.Side{
 		ID: p.ID, Profile: profile, Candidates: candidates, Observed: in.Party.Observed,
 	})
 }
 
-// punch starts an engine. Older attempts end; routes they found stay theirs
-// until the new one finds them too.
-func (p *Peer) punch(nonce [32]byte, self, other punch.Side) {
+// punch starts an engine. Older attempts after the same side's asking end; the
+// routes that they found stay theirs until the new one finds them too. When both
+// sides ask at once, both attempts go on: the two may learn of them in different
+// order, and would each keep what the other has ended.
+func (p *Peer) punch(ours bool, nonce [32]byte, self, other punch.Side) {
 	for _, a := range p.attempts {
-		p.step(a, punch.Input{Op: punch.Stop})
+		if a.ours == ours {
+			p.step(a, punch.Input{Op: punch.Stop})
+		}
 	}
-	a := &attempt{engine: punch.NewEngine(punch.Config{
+	a := &attempt{ours: ours, engine: punch.NewEngine(punch.Config{
 		Self: self, Other: other, Secret: p.secret, Nonce: nonce, Links: p.self.Links, Rand: p.self.Rand,
 	})}
-	p.attempts = slices.Insert(p.attempts, 0, a)
-	if len(p.attempts) > maxAttempts {
-		p.retire(p.attempts[maxAttempts])
-		p.attempts = p.attempts[:maxAttempts]
+	p.sweep()
+	if len(p.attempts) == maxAttempts {
+		p.drop(p.attempts[maxAttempts-1])
 	}
+	p.attempts = slices.Insert(p.attempts, 0, a)
 	for _, s := range p.self.Sockets {
 		p.step(a, punch.Input{Op: punch.Open, Local: s.Local, From: s.Bound})
 	}
 	p.step(a, punch.Input{Op: punch.Start})
 }
 
-// replan sets when to ask again while the peer is wanted and not direct, each
-// time later.
-func (p *Peer) replan() {
-	p.ask.again = time.Time{}
-	if p.wanted && !p.has(Route.Direct) {
-		p.ask.again = p.now.Add(attemptTime + p.backoff)
-		p.backoff = min(p.backoff*2, maxBackoff)
+// drop ends an attempt with the routes that nobody else keeps alive.
+func (p *Peer) drop(a *attempt) {
+	p.attempts = slices.DeleteFunc(p.attempts, func(b *attempt) bool { return b == a })
+	p.retire(a)
+	for _, r := range slices.Clone(p.routes) {
+		if r.Direct() && a.engine.Has(r.Local, r.To) {
+			p.removeRoute(r.Key, "too many attempts")
+		}
 	}
 }
 
 // attemptTime is how long an attempt is left alone before the next one.
 const attemptTime = 10 * time.Second
 
+// askFailed takes note that nothing came of our ask. A relay channel that an
+// earlier one opened is not concerned.
 func (p *Peer) askFailed(in Input) {
 	p.ask.open = false
-	p.dropRelays(func(r Route) bool { return r.Key == p.ask.relay })
+	if p.ask.added {
+		p.dropRelays(func(r Route) bool { return r.Key == p.ask.relay })
+	}
 	p.event(Happening{Kind: Failed, Err: in.Err})
-	p.ask.again = time.Time{}
 	if p.wanted {
-		p.ask.again = p.now.Add(p.backoff)
+		p.askSoon(min(p.backoff, maxAskPause))
 		p.backoff = min(p.backoff*2, maxBackoff)
 	}
 }
@@ -137,6 +156,11 @@ func (p *Peer) forget(reason string) {
 	for _, r := range slices.Clone(p.routes) {
 		if r.Key != p.ask.relay {
 			p.removeRoute(r.Key, reason)
+		}
+	}
+	for _, k := range slices.Clone(p.heard) {
+		if k != p.ask.relay {
+			p.unhear(k)
 		}
 	}
 	p.lastSeen = 0

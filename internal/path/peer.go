@@ -115,6 +115,7 @@ type Peer struct {
 	ask      ask
 	attempts []*attempt // the latest first
 	routes   []Route    // the best first
+	heard    []Key      // sources that were opened, the oldest first
 	lastSeen uint64     // the highest counter of its offers
 	backoff  time.Duration
 	checked  time.Time
@@ -131,23 +132,33 @@ type ask struct {
 	nonce [32]byte
 	side  punch.Side // ours, as the offer says
 	relay Key
+	added bool      // whether relay was no route before
 	again time.Time // when to ask the next time; zero: not at all
 }
 
 // attempt is one introduction and the engine that punches after it.
 type attempt struct {
 	engine *punch.Engine
+	ours   bool // whether we asked, or the peer
 	next   time.Time
 }
 
 const (
 	firstBackoff = time.Second
-	// maxBackoff bounds introductions to a peer that stays on the relay: with
-	// 400 probes each, 4,800 probes an hour at most.
+	// maxBackoff bounds introductions to a peer that stays on the relay: 12 an
+	// hour, of at most 400 probes each, after some 20 in the first one.
 	maxBackoff = 5 * time.Minute
+	// maxAskPause is the longest pause after an introduction that failed: it
+	// cost no probe, and the peer may be back at any moment.
+	maxAskPause = 30 * time.Second
+	// steady is how long a route must have lived for its loss to be news: one
+	// that comes and goes is asked for with backoff.
+	steady = 30 * time.Second
 	// maxAttempts bounds engines a peer: with one of each side's asking, and
-	// one older with a route.
+	// older ones with a route.
 	maxAttempts = 4
+	// maxHeard bounds the sources that a peer's probes can open.
+	maxHeard = 64
 )
 
 // NewPeer makes a Peer of an ID. It fails only if the ID is not one.
@@ -191,8 +202,7 @@ func (p *Peer) Step(now time.Time, in Input, out []Action) (actions []Action, ne
 		p.serverUp, p.ask.open = false, false
 		p.dropRelays(func(Route) bool { return true })
 	case Asking:
-		p.ask.relay = in.By
-		p.addRoute(Route{Key: in.By, Since: now})
+		p.ask.relay, p.ask.added = in.By, p.addRoute(Route{Key: in.By, Since: now})
 	case Introduced:
 		p.introduced(in.Party)
 	case AskFailed:
@@ -204,9 +214,8 @@ func (p *Peer) Step(now time.Time, in Input, out []Action) (actions []Action, ne
 	case Active:
 		p.active(in)
 	case ChannelLost:
-		p.dropRelays(func(r Route) bool { return r.Key == in.By })
-		if p.wanted {
-			p.askSoon(p.backoff)
+		if p.dropRelays(func(r Route) bool { return r.Key == in.By }) && p.wanted {
+			p.askSoon(firstBackoff)
 		}
 	case NetworkChanged:
 		p.networkChanged()
@@ -237,6 +246,15 @@ func (p *Peer) run() (next time.Time) {
 		}
 		earliest(a.next)
 	}
+	p.sweep()
+	if p.serverUp && !p.ask.open {
+		earliest(p.ask.again)
+	}
+	return next
+}
+
+// sweep forgets attempts that are over and left no route.
+func (p *Peer) sweep() {
 	p.attempts = slices.DeleteFunc(p.attempts, func(a *attempt) bool {
 		if a.engine.Idle() {
 			p.retire(a)
@@ -244,10 +262,6 @@ func (p *Peer) run() (next time.Time) {
 		}
 		return false
 	})
-	if p.serverUp && !p.ask.open {
-		earliest(p.ask.again)
-	}
-	return next
 }
 
 // retire keeps the counts of an engine that goes.
@@ -286,14 +300,13 @@ func (p *Peer) networkChanged() {
 			p.removeRoute(r.Key, "socket closed")
 		}
 	}
-	for _, a := range p.attempts {
-		for _, r := range p.routes {
-			if r.Direct() {
-				p.step(a, punch.Input{Op: punch.Check, Local: r.Local, From: r.To})
-			}
+	for _, r := range slices.Clone(p.routes) {
+		if r.Direct() {
+			p.check(r.Key)
 		}
 	}
 	if p.wanted {
+		p.backoff = firstBackoff
 		p.askSoon(0)
 	}
 }

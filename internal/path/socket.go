@@ -1,9 +1,12 @@
 package path
 
 import (
+	"bytes"
 	"errors"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -48,7 +51,7 @@ type Socket struct {
 
 	// Stray counts packets from sources that are no route.
 	Stray atomic.Uint64
-	// Overrun counts packets that QUIC did not read in time.
+	// Overrun counts packets that QUIC did not read in time, or has no use for.
 	Overrun atomic.Uint64
 }
 
@@ -74,16 +77,25 @@ func NewSocket(cfg SocketConfig) *Socket {
 	return s
 }
 
-// Accept is the connection that QUIC accepts on.
-func (s *Socket) Accept() *Conn { return s.accept }
+// Accept is the connection that QUIC accepts on. Call it, Dial and Moved after
+// SetSocket: they return a *[Conn] where there is a socket of the system's, and
+// one without the methods that ask the system where all are simulated.
+func (s *Socket) Accept() net.PacketConn { return s.dress(s.accept) }
 
 // Dial is the connection that QUIC dials on. Whatever comes in for a connection
 // that was dialled is read here, by whichever route it came.
-func (s *Socket) Dial() *Conn { return s.base }
+func (s *Socket) Dial() net.PacketConn { return s.dress(s.base) }
 
 // Moved is the connection of a class that dialled QUIC connections migrate to.
 // It only writes.
-func (s *Socket) Moved(class punch.Transport) *Conn { return s.moved[class] }
+func (s *Socket) Moved(class punch.Transport) net.PacketConn { return s.dress(s.moved[class]) }
+
+func (s *Socket) dress(c *Conn) net.PacketConn {
+	if _, err := s.syscallConn(); err != nil {
+		return plain{c}
+	}
+	return c
+}
 
 // Deliver takes a packet that came to a socket. The bytes are Deliver's only
 // until it returns.
@@ -91,7 +103,7 @@ func (s *Socket) Deliver(local punch.Local, from netip.AddrPort, b []byte) {
 	key := Key{Local: local, To: from}
 	switch wire.Classify(b, (*s.servers.Load())[from]) {
 	case wire.ClassSTUN:
-		s.cfg.Control(local, from, append([]byte(nil), b...))
+		s.cfg.Control(local, from, bytes.Clone(b))
 		return
 	case wire.ClassChannel:
 		channel, data, ok := wire.ParseChannelData(b)
@@ -104,9 +116,10 @@ func (s *Socket) Deliver(local punch.Local, from netip.AddrPort, b []byte) {
 	}
 	l := (*s.sources.Load())[key]
 	if l == nil {
-		s.Stray.Add(1)
-		s.hold(key, b)
-		return
+		if l = s.hold(key, b); l == nil {
+			s.Stray.Add(1)
+			return
+		}
 	}
 	s.receive(l, b)
 }
@@ -137,27 +150,32 @@ const (
 	earlyLife = time.Second
 )
 
-// hold keeps a relayed packet for a moment.
-func (s *Socket) hold(k Key, b []byte) {
-	if k.Channel == 0 {
-		return
+// hold keeps a relayed packet for a moment, unless its channel has become known
+// meanwhile.
+func (s *Socket) hold(k Key, b []byte) *link {
+	if k.Channel == 0 || len(b) > maxPacket {
+		return nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.early) == maxEarly {
-		s.early = s.early[1:]
+	if l := (*s.sources.Load())[k]; l != nil {
+		return l
 	}
-	s.early = append(s.early, early{k, append([]byte(nil), b...), time.Now()})
+	if len(s.early) == maxEarly {
+		s.early = slices.Delete(s.early, 0, 1)
+	}
+	s.early = append(s.early, early{k, bytes.Clone(b), time.Now()})
+	return nil
 }
 
 // send sends QUIC's packets to a peer, by the best route of the class, or in an
 // emergency by whatever route there is.
 func (s *Socket) send(overlay netip.Addr, class punch.Transport, b []byte, segment int) {
 	e := (*s.peers.Load())[overlay]
-	if e == nil {
+	if e == nil || len(b) == 0 {
 		return
 	}
-	if segment <= 0 {
+	if segment <= 0 || segment > len(b) {
 		segment = len(b)
 	}
 	e.keep(class, b, segment)
@@ -181,9 +199,11 @@ func (s *Socket) SendControl(local punch.Local, to netip.AddrPort, ttl uint8, b 
 	return net.ErrClosed
 }
 
+// syscallConn is the handle of the first socket that has one.
 func (s *Socket) syscallConn() (syscall.RawConn, error) {
-	for _, c := range *s.sockets.Load() {
-		if raw, err := c.SyscallConn(); err == nil {
+	sockets := *s.sockets.Load()
+	for _, l := range slices.Sorted(maps.Keys(sockets)) {
+		if raw, err := sockets[l].SyscallConn(); err == nil {
 			return raw, nil
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -145,18 +146,33 @@ func (s *Socket) AddPeer(overlay netip.Addr) {
 	})
 }
 
-// Alias makes overlay another address of the peer known as of.
+// Alias makes overlay another address of the peer known as of. A peer that was
+// known under no other address is forgotten.
 func (s *Socket) Alias(overlay, of netip.Addr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	update(&s.peers, func(m map[netip.Addr]*entry) { m[overlay] = m[of] })
+	peers := *s.peers.Load()
+	e, old := peers[of], peers[overlay]
+	if e == nil || old == e {
+		return
+	}
+	update(&s.peers, func(m map[netip.Addr]*entry) { m[overlay] = e })
+	if old != nil && old.overlay == overlay {
+		s.forget(old)
+	}
 }
 
 // RemovePeer forgets a peer with its routes.
 func (s *Socket) RemovePeer(overlay netip.Addr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e := (*s.peers.Load())[overlay]
+	if e := (*s.peers.Load())[overlay]; e != nil {
+		s.forget(e)
+	}
+}
+
+// forget drops every address and source of a peer. Under the lock.
+func (s *Socket) forget(e *entry) {
 	update(&s.sources, func(m map[Key]*link) {
 		maps.DeleteFunc(m, func(_ Key, l *link) bool { return l.peer == e })
 	})
@@ -165,16 +181,17 @@ func (s *Socket) RemovePeer(overlay netip.Addr) {
 	})
 }
 
-// Hear takes data from a source as the peer's own, from now on.
+// Hear takes data from a source as the peer's own, from now on. A source that
+// has proved to be another peer's route stays that peer's: a probe tells who
+// sent it, not whether it came from where it says.
 func (s *Socket) Hear(overlay netip.Addr, k Key) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e := (*s.peers.Load())[overlay]
-	if old := (*s.sources.Load())[k]; e == nil || old != nil && old.peer == e {
+	if old := (*s.sources.Load())[k]; e == nil || old != nil && (old.peer == e || old.peer.uses(k)) {
 		return
 	}
-	l := newLink(e, k)
-	update(&s.sources, func(m map[Key]*link) { m[k] = l })
+	l := s.assign(e, k)
 	var kept []early
 	for _, w := range s.early {
 		switch {
@@ -185,6 +202,18 @@ func (s *Socket) Hear(overlay netip.Addr, k Key) {
 		}
 	}
 	s.early = kept
+}
+
+// assign makes a source a peer's. Under the lock.
+func (s *Socket) assign(e *entry, k Key) *link {
+	l := newLink(e, k)
+	update(&s.sources, func(m map[Key]*link) { m[k] = l })
+	return l
+}
+
+// uses reports whether k is one of the peer's confirmed routes.
+func (e *entry) uses(k Key) bool {
+	return slices.ContainsFunc(*e.table.Load(), func(o *outlet) bool { return o.key == k })
 }
 
 func newLink(e *entry, k Key) *link {
@@ -210,10 +239,14 @@ func (s *Socket) Publish(overlay netip.Addr, routes []Route) {
 	var t table
 	for _, r := range routes {
 		c := (*s.sockets.Load())[r.Local]
-		l := (*s.sources.Load())[r.Key]
-		if c != nil && l != nil {
-			t = append(t, &outlet{key: r.Key, class: r.Transport(), socket: c, link: l})
+		if c == nil {
+			continue
 		}
+		l := (*s.sources.Load())[r.Key]
+		if l == nil || l.peer != e {
+			l = s.assign(e, r.Key) // the route is confirmed: it is this peer's
+		}
+		t = append(t, &outlet{key: r.Key, class: r.Transport(), socket: c, link: l})
 	}
 	old := e.table.Swap(&t)
 	s.mu.Unlock()
