@@ -20,40 +20,29 @@ type Topology struct {
 	Hosts []Host
 }
 
-// Preset names what a box does.
-type Preset string
-
-// Presets. All of them are Linux, the most common home router.
-const (
-	// Linux translates (masquerade: endpoint-independent mapping as long as no
-	// two hosts want one port, address and port-dependent filtering) and drops
-	// what nobody inside asked for.
-	Linux Preset = "linux"
-	// LinuxAccept is Linux whose INPUT chain accepts: a stranger's packet leaves
-	// state behind and moves the inside host's mapping.
-	LinuxAccept Preset = "linux-accept"
-	// OpenWrt answers what nobody asked for with a TCP reset or an ICMP error.
-	OpenWrt Preset = "openwrt"
-	// Random translates to a random port for every destination: a symmetric NAT.
-	Random Preset = "random"
-	// Firewall filters and does not translate: who is behind it has public
-	// addresses.
-	Firewall Preset = "firewall"
-)
-
-// Presets are all of them.
-func Presets() []Preset { return []Preset{Linux, LinuxAccept, OpenWrt, Random, Firewall} }
-
 // Box is a router with a NAT or a firewall. Its link leads outward, to the box
 // that it is behind or to the core.
 type Box struct {
 	Name   string
 	Behind string // a box; "" is the core
-	Preset Preset // Linux if empty
-	Link   Link
+	Preset Preset // of one box; Linux if empty
+	// NAT is what the box does if it is not zero and there is no Preset.
+	NAT  NAT
+	Link Link
 	// LAN is the IPv4 network inside; the box has its first address. One is
 	// chosen if it is not valid. Two homes may use the same.
 	LAN netip.Prefix
+}
+
+// Does is what the box does.
+func (b Box) Does() NAT {
+	switch {
+	case b.Preset != "":
+		return b.Preset.NAT()
+	case b.NAT != NAT{}:
+		return b.NAT
+	}
+	return Linux.NAT()
 }
 
 // Host is a machine. Its link leads to its box or to the core.
@@ -107,7 +96,9 @@ type Options struct {
 }
 
 // TwoHomes is the lab of the main job: a server on the core, and hosts "a" and
-// "b", each in a home behind a box, "home-a" and "home-b".
+// "b", each in a home behind a box, "home-a" and "home-b". Where a preset is of
+// two boxes the outer ones are "carrier-a" and "carrier-b". Two sides of a preset
+// that is shared are behind one outermost box, "shared".
 func TwoHomes(o Options) Topology {
 	first := func(d, otherwise time.Duration) time.Duration {
 		if d == 0 {
@@ -120,23 +111,45 @@ func TwoHomes(o Options) Topology {
 	}
 	t := Topology{
 		Seed: o.Seed,
-		IPv6: o.IPv6,
-		Boxes: []Box{
-			{Name: "home-a", Preset: o.PresetA, Link: access(first(o.DelayA, 20*time.Millisecond))},
-			{Name: "home-b", Preset: o.PresetB, Link: access(first(o.DelayB, 30*time.Millisecond))},
-		},
-		Hosts: []Host{
-			{Name: "server", Link: Link{Delay: first(o.DelayS, 10*time.Millisecond), Rate: o.RateS}},
-			{Name: "a", Behind: "home-a", Link: Link{Delay: o.InsideA}},
-			{Name: "b", Behind: "home-b", Link: Link{Delay: o.InsideB}},
-		},
+		IPv6: o.IPv6 || o.PresetA.IPv6() || o.PresetB.IPv6(),
 	}
-	if o.SameLAN {
-		lan := netip.MustParsePrefix("192.168.1.0/24")
-		t.Boxes[0].LAN, t.Boxes[1].LAN = lan, lan
-	}
+	shared := o.PresetA == o.PresetB && o.PresetA.Shared()
+	t.home("a", o.PresetA, shared, access(first(o.DelayA, 20*time.Millisecond)), Link{Delay: o.InsideA}, o.SameLAN)
+	t.home("b", o.PresetB, shared, access(first(o.DelayB, 30*time.Millisecond)), Link{Delay: o.InsideB}, o.SameLAN)
+	server := Host{Name: "server", Link: Link{Delay: first(o.DelayS, 10*time.Millisecond), Rate: o.RateS}}
+	t.Hosts = append([]Host{server}, t.Hosts...)
 	return t
 }
+
+// home adds a host and the boxes that it is behind. The innermost box has the
+// access link; the others are next to the core.
+func (t *Topology) home(name string, p Preset, shared bool, access, inside Link, sameLAN bool) {
+	boxes := p.Boxes()
+	behind := ""
+	for i := len(boxes) - 1; i >= 0; i-- {
+		b := Box{Name: "carrier-" + name, Behind: behind, NAT: boxes[i]}
+		if len(boxes) == 1 {
+			b.NAT, b.Preset = NAT{}, p
+		}
+		if i == 0 {
+			b.Name, b.Link = "home-"+name, access
+			if sameLAN {
+				b.LAN = netip.MustParsePrefix("192.168.1.0/24")
+			}
+		}
+		if i == len(boxes)-1 && shared {
+			b.Name = sharedBox
+		}
+		if !slices.ContainsFunc(t.Boxes, func(x Box) bool { return x.Name == b.Name }) {
+			t.Boxes = append(t.Boxes, b)
+		}
+		behind = b.Name
+	}
+	t.Hosts = append(t.Hosts, Host{Name: name, Behind: behind, Link: inside})
+}
+
+// sharedBox is the box that both homes are behind.
+const sharedBox = "shared"
 
 // Check finds what cannot be built.
 func (t Topology) Check() error {
@@ -189,10 +202,17 @@ func (t Topology) checkBox(b Box, before map[string]Box) error {
 		return fmt.Errorf("it is behind %q, which is no box named before it", b.Behind)
 	case b.Preset != "" && !slices.Contains(Presets(), b.Preset):
 		return fmt.Errorf("no preset %q; there are %v", b.Preset, Presets())
+	case len(b.Preset.Boxes()) > 1:
+		return fmt.Errorf("preset %q is %d boxes; make each a Box with its NAT, of Preset.Boxes", b.Preset, len(b.Preset.Boxes()))
+	case b.Preset != "" && b.NAT != NAT{}:
+		return errors.New("it has a Preset and a NAT; leave one away")
 	case b.LAN.IsValid() && (!b.LAN.Addr().Is4() || b.LAN.Bits() > 24):
 		return fmt.Errorf("its LAN %v is not an IPv4 network of /24 or larger", b.LAN)
 	case b.LAN.IsValid() && outer.LAN.IsValid() && b.LAN.Overlaps(outer.LAN):
 		return fmt.Errorf("its LAN %v is also outside of it, behind %q; choose another", b.LAN, b.Behind)
+	}
+	if err := b.NAT.Check(); err != nil {
+		return err
 	}
 	return b.Link.Check()
 }

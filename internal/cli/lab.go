@@ -64,7 +64,7 @@ differs.`,
 }
 
 func presetHelp(home string) string {
-	return fmt.Sprintf("NAT of home %s, of: %v", home, natlab.Presets())
+	return fmt.Sprintf("NAT of home %s, of: %v", home, natlab.KernelPresets())
 }
 
 func (f labFlags) check() error {

@@ -93,7 +93,7 @@ func (b *builder) box(box natlab.Box, outer *site) (*site, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &site{name: box.Name, ns: n, mac: b.mac(), next: 2, translates: box.Preset != natlab.Firewall}
+	s := &site{name: box.Name, ns: n, mac: b.mac(), next: 2, translates: box.Does().Translates()}
 	if err := b.attach(s, outer, box.Link); err != nil {
 		return nil, err
 	}
@@ -128,7 +128,7 @@ func (b *builder) box(box natlab.Box, outer *site) (*site, error) {
 			return nil, err
 		}
 	}
-	return s, rules(n, box.Preset)
+	return s, rules(n, box.Does())
 }
 
 // routeInside makes everything outside know the way to a box's network, up to

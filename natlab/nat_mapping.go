@@ -1,0 +1,427 @@
+package natlab
+
+import (
+	"time"
+
+	"bodkin/nat"
+)
+
+// mapper is the state of a box that maps endpoints, as the RFCs describe it:
+// mappings, and beneath each of them a session for every remote endpoint that
+// was sent to. Filters look at sessions. A firewall maps endpoints to themselves.
+type mapper struct {
+	byInside  map[mapKey]*mapping
+	byOutside map[outKey]*mapping
+	sessions  map[sessionKey]*session
+	peers     map[sessionKey]int // sessions with each address; the port is 0
+	counters  map[counterKey]uint16
+
+	freeMappings []*mapping
+	freeSessions []*session
+}
+
+type mapKey struct {
+	protocol   uint8
+	in, remote endpoint // of remote what the mapping depends on
+}
+
+type outKey struct {
+	protocol uint8
+	out      endpoint
+}
+
+type sessionKey struct {
+	mapping *mapping
+	remote  endpoint
+}
+
+// mapping is an endpoint inside and what it is mapped to (RFC 4787 §4.1).
+type mapping struct {
+	expiry
+	key      mapKey
+	out      endpoint
+	older    *mapping // with the same endpoint outside: port overloading
+	sessions *session
+	replied  bool
+	last     int64 // when it was refreshed
+	asked    uint32
+	// other says that it is of a host that is not there: see NAT.Busy.
+	other bool
+}
+
+// session is a mapping and a remote endpoint. That of an ICMP query has the
+// request's type for a port, unless types do not matter.
+type session struct {
+	expiry
+	mapping        *mapping
+	remote         endpoint
+	next, previous *session
+	replied        bool
+	last           int64
+	tcp            tcpState
+}
+
+func (m *mapper) reset() {
+	*m = mapper{
+		byInside: make(map[mapKey]*mapping), byOutside: make(map[outKey]*mapping),
+		sessions: make(map[sessionKey]*session), peers: make(map[sessionKey]int),
+		counters: make(map[counterKey]uint16),
+	}
+}
+
+// ends are a packet's endpoints as sessions know them.
+func (t *Translator) ends(v view, from Side) (src, dst endpoint) {
+	src, dst = v.src, v.dst
+	if v.icmp == icmpRequest || v.icmp == icmpReply {
+		kind := uint16(asked(v.v6, v.kind))
+		if t.nat.ICMP.TypeAgnostic {
+			kind = 0
+		}
+		src.port, dst.port = v.id, kind
+		if from == Outside {
+			src.port, dst.port = kind, v.id
+		}
+	}
+	return src, dst
+}
+
+// outward translates a packet that leaves.
+func (t *Translator) outward(v view, out []Sent) ([]Sent, Verdict) {
+	src, dst := t.ends(v, Inside)
+	mapped, verdict := t.open(v, src, dst)
+	switch {
+	case verdict.Action == Drop && verdict.Reason == BeginsNothing && t.nat.Leaks:
+		verdict = Verdict{Forward, Leaked}
+	case verdict.Action == Drop:
+		return out, verdict
+	case verdict.Action == Translate:
+		v.from(mapped)
+	}
+	return append(out, Sent{To: Outside, Data: v.b}), verdict
+}
+
+// open finds or makes the mapping and session of a packet from inside, and says
+// what its source becomes.
+func (t *Translator) open(v view, src, dst endpoint) (endpoint, Verdict) {
+	behavior, _ := t.behavior(v)
+	if behavior > nat.None && !translatable(v) {
+		return src, Verdict{Drop, NotTranslatable}
+	}
+	k := mapKey{protocol: v.protocol, in: src}
+	switch behavior {
+	case nat.AddressDependent:
+		k.remote = dst.any()
+	case nat.AddressAndPortDependent:
+		k.remote = dst
+	}
+	m := t.mapper.byInside[k]
+	s := t.mapper.sessions[sessionKey{m, dst}]
+	verdict := Verdict{Action: Translate}
+	if behavior <= nat.None {
+		verdict.Action = Forward
+	}
+	if s == nil {
+		if !t.begins(v) {
+			return src, Verdict{Drop, BeginsNothing}
+		}
+		if why, ok := t.room(src.addr); !ok {
+			return src, Verdict{Drop, why}
+		}
+		if m == nil {
+			mapped, why, ok := src, Reason(""), true
+			if behavior > nat.None {
+				mapped, why, ok = t.allocate(v.protocol, src)
+			}
+			if !ok {
+				return src, Verdict{Drop, why}
+			}
+			verdict.Reason = why
+			m = t.newMapping(k, mapped)
+		}
+		s = t.newSession(m, dst)
+	}
+	m.asked |= askedBit(v)
+	mapped := m.out
+	t.touch(m, s, Inside, v)
+	if v.protocol == ProtocolTCP && v.flags()&(flagSYN|flagACK) == flagSYN {
+		t.forgetHeld(mapped, dst)
+	}
+	return mapped, verdict
+}
+
+// translatable reports whether a packet has a port or what can stand for one.
+func translatable(v view) bool {
+	switch v.protocol {
+	case ProtocolUDP, ProtocolTCP:
+		return true
+	case ProtocolICMP:
+		return v.icmp == icmpRequest || v.icmp == icmpReply
+	}
+	return false
+}
+
+// begins reports whether a packet may begin a session.
+func (t *Translator) begins(v view) bool {
+	switch v.protocol {
+	case ProtocolTCP:
+		f := v.flags() & (flagSYN | flagACK | flagRST | flagFIN)
+		return f == flagSYN || t.nat.TCP.Loose && f&flagRST == 0
+	case ProtocolICMP, ProtocolICMPv6:
+		return v.icmp == icmpRequest || v.icmp == icmpReply && t.nat.ICMP.TypeAgnostic
+	}
+	return true
+}
+
+// askedBit stands for the type of a request: mapping.asked collects them.
+func askedBit(v view) uint32 {
+	if v.icmp == icmpRequest || v.icmp == icmpReply {
+		return 1 << (asked(v.v6, v.kind) % 32)
+	}
+	return 0
+}
+
+// inward translates a packet that comes in.
+func (t *Translator) inward(v view, out []Sent) ([]Sent, Verdict) {
+	src, dst := t.ends(v, Outside)
+	if !t.isOwn(dst.addr) && (!v.v6 && t.nat.Translates() || !t.isInside(dst.addr)) {
+		return out, Verdict{Drop, NotOurs}
+	}
+	in, verdict := t.admit(v, src, dst)
+	if verdict.Action == Drop {
+		return t.refuse(v, verdict.Reason, out)
+	}
+	if verdict.Action == Translate {
+		v.to(in)
+	}
+	return append(out, Sent{To: Inside, Data: v.b}), verdict
+}
+
+// admit finds who inside a packet is for, and filters it.
+func (t *Translator) admit(v view, src, dst endpoint) (endpoint, Verdict) {
+	behavior, filtering := t.behavior(v)
+	m, s, why := t.find(v, filtering, src, dst)
+	if m == nil {
+		return dst, Verdict{Drop, why}
+	}
+	if v.protocol == ProtocolTCP {
+		syn := v.flags()&(flagSYN|flagACK) == flagSYN
+		switch {
+		case s == nil && !t.begins(v):
+			return dst, Verdict{Drop, BeginsNothing}
+		case s != nil && syn && t.nat.TCP.NoSimultaneousOpen && s.tcp.onlyAsked():
+			return dst, Verdict{Drop, NoSimultaneous}
+		case s == nil:
+			if why, ok := t.room(m.key.in.addr); !ok {
+				return dst, Verdict{Drop, why}
+			}
+			s = t.newSession(m, src)
+		}
+	}
+	in := m.key.in
+	t.touch(m, s, Outside, v)
+	if behavior <= nat.None {
+		return in, Verdict{}
+	}
+	return in, Verdict{Action: Translate}
+}
+
+// find is the mapping that a packet is let in by, with its session if there is
+// one.
+func (t *Translator) find(v view, filtering nat.Behavior, src, dst endpoint) (*mapping, *session, Reason) {
+	why := NoMapping
+	var admitted *mapping
+	if v.icmp == icmpRequest && !t.nat.ICMP.TypeAgnostic {
+		return nil, nil, FilteredType
+	}
+	for m := t.mapper.byOutside[outKey{v.protocol, dst}]; m != nil; m = m.older {
+		if s := t.mapper.sessions[sessionKey{m, src}]; s != nil {
+			return m, s, ""
+		}
+		reason, ok := t.admits(m, v, filtering, src)
+		if ok && admitted == nil {
+			admitted = m
+		}
+		why = reason
+	}
+	if admitted == nil {
+		return nil, nil, why
+	}
+	return admitted, nil, ""
+}
+
+// admits is whether a mapping lets in somebody with whom it has no session (RFC
+// 4787 §5).
+func (t *Translator) admits(m *mapping, v view, filtering nat.Behavior, src endpoint) (Reason, bool) {
+	switch {
+	case m.other:
+		return OtherHost, false
+	case v.icmp == icmpReply && !t.nat.ICMP.TypeAgnostic && m.asked&askedBit(v) == 0:
+		return FilteredType, false
+	case filtering == nat.AddressDependent:
+		return FilteredAddress, t.mapper.peers[sessionKey{m, src.any()}] > 0
+	case filtering == nat.AddressAndPortDependent:
+		return FilteredPort, false
+	}
+	return "", true
+}
+
+// touch is what a packet does to the times of its mapping and session. The
+// session is nil for a stranger that was let in.
+func (t *Translator) touch(m *mapping, s *session, from Side, v view) {
+	if v.protocol == ProtocolTCP {
+		t.segment(s, from, v.flags())
+		return
+	}
+	m.replied = m.replied || from == Outside
+	refresh := t.nat.UDP.Refresh == RefreshBoth || t.nat.UDP.Refresh == RefreshInbound && from == Outside ||
+		t.nat.UDP.Refresh == RefreshOutbound && from == Inside
+	if refresh || v.protocol != ProtocolUDP {
+		m.last = t.now
+	}
+	t.expiries.set(&m.expiry, m.last+t.idle(v.protocol, m.replied))
+	if s != nil {
+		s.replied = s.replied || from == Outside
+		if refresh || v.protocol != ProtocolUDP {
+			s.last = t.now
+		}
+		t.expiries.set(&s.expiry, s.last+t.idle(v.protocol, s.replied))
+	}
+}
+
+// idle is how long a mapping lives without packets; of TCP see segment.
+func (t *Translator) idle(protocol uint8, replied bool) int64 {
+	switch {
+	case protocol == ProtocolICMP || protocol == ProtocolICMPv6:
+		return int64(or(t.nat.ICMP.Timeout, 60*time.Second))
+	case replied:
+		return int64(or(t.nat.UDP.Replied, 5*time.Minute))
+	}
+	return int64(or(t.nat.UDP.Unreplied, 5*time.Minute))
+}
+
+func (t *Translator) newMapping(k mapKey, out endpoint) *mapping {
+	m := pop(&t.mapper.freeMappings)
+	o := outKey{k.protocol, out}
+	*m = mapping{key: k, out: out, older: t.mapper.byOutside[o], last: t.now}
+	t.mapper.byInside[k], t.mapper.byOutside[o] = m, m
+	m.place = -1
+	if k.protocol != ProtocolTCP { // whose mappings live as long as their sessions
+		t.expiries.add(&m.expiry, t.now+t.idle(k.protocol, false), m)
+	}
+	return m
+}
+
+func (t *Translator) newSession(m *mapping, remote endpoint) *session {
+	s := pop(&t.mapper.freeSessions)
+	*s = session{mapping: m, remote: remote, next: m.sessions, last: t.now}
+	if m.sessions != nil {
+		m.sessions.previous = s
+	}
+	m.sessions = s
+	t.mapper.sessions[sessionKey{m, remote}] = s
+	if t.filtersAddresses() {
+		t.mapper.peers[sessionKey{m, remote.any()}]++
+	}
+	t.count(m.key.in.addr, 1)
+	t.expiries.add(&s.expiry, t.now+t.idle(m.key.protocol, false), s)
+	return s
+}
+
+// expire of the last session of TCP takes the mapping along.
+func (s *session) expire(t *Translator) { t.endSession(s) }
+
+func (m *mapping) expire(t *Translator) { t.endMapping(m) }
+
+func (t *Translator) endSession(s *session) {
+	m := s.mapping
+	t.unlink(s)
+	if m.sessions == nil && m.key.protocol == ProtocolTCP {
+		t.endMapping(m)
+	}
+}
+
+// unlink forgets a session.
+func (t *Translator) unlink(s *session) {
+	m := s.mapping
+	t.expiries.remove(&s.expiry)
+	if s.previous == nil {
+		m.sessions = s.next
+	} else {
+		s.previous.next = s.next
+	}
+	if s.next != nil {
+		s.next.previous = s.previous
+	}
+	delete(t.mapper.sessions, sessionKey{m, s.remote})
+	if t.filtersAddresses() {
+		peer := sessionKey{m, s.remote.any()}
+		if t.mapper.peers[peer]--; t.mapper.peers[peer] == 0 {
+			delete(t.mapper.peers, peer)
+		}
+	}
+	t.count(m.key.in.addr, -1)
+	*s = session{}
+	t.mapper.freeSessions = append(t.mapper.freeSessions, s)
+}
+
+// endMapping forgets a mapping and its sessions.
+func (t *Translator) endMapping(m *mapping) {
+	for m.sessions != nil {
+		t.unlink(m.sessions)
+	}
+	t.expiries.remove(&m.expiry)
+	if m.other {
+		t.count(m.key.in.addr, -1)
+	} else {
+		delete(t.mapper.byInside, m.key)
+	}
+	o := outKey{m.key.protocol, m.out}
+	switch first := t.mapper.byOutside[o]; {
+	case first != m:
+		for first.older != m {
+			first = first.older
+		}
+		first.older = m.older
+	case m.older != nil:
+		t.mapper.byOutside[o] = m.older
+	default:
+		delete(t.mapper.byOutside, o)
+	}
+	*m = mapping{}
+	t.mapper.freeMappings = append(t.mapper.freeMappings, m)
+}
+
+// filtersAddresses reports whether mapper.peers is needed.
+func (t *Translator) filtersAddresses() bool {
+	_, tcp := t.nat.tcp()
+	return t.nat.Filtering == nat.AddressDependent || tcp == nat.AddressDependent
+}
+
+// pop takes one of the free, or makes one.
+func pop[T any](free *[]*T) *T {
+	n := len(*free)
+	if n == 0 {
+		return new(T)
+	}
+	x := (*free)[n-1]
+	*free = (*free)[:n-1]
+	return x
+}
+
+// mappings is a snapshot. A mapping without sessions has no Remote.
+func (m *mapper) mappings(base time.Time) (out []Mapping) {
+	for _, x := range m.byInside {
+		snapshot := Mapping{
+			Protocol: x.key.protocol, Inside: x.key.in.addrPort(), Outside: x.out.addrPort(),
+			Expires: base.Add(time.Duration(x.at)),
+		}
+		if x.sessions == nil {
+			out = append(out, snapshot)
+		}
+		for s := x.sessions; s != nil; s = s.next {
+			snapshot.Remote, snapshot.Expires = s.remote.addrPort(), base.Add(time.Duration(s.at))
+			out = append(out, snapshot)
+		}
+	}
+	return out
+}
