@@ -1,7 +1,6 @@
 package rendezvous
 
 import (
-	"slices"
 	"time"
 
 	"bodkin/internal/wire"
@@ -10,22 +9,22 @@ import (
 )
 
 // introduction is one node's request for another, while it may be repeated. It
-// is kept by the asker's handle and transaction, so that a repeated request gets
-// the same answer and the target is not told twice.
+// is kept by the asker and its transaction, so that a repeated request gets the
+// same answer and the target is not told twice.
 type introduction struct {
-	asker    *registration
+	key      introductionKey
 	target   *registration
 	answer   wire.Attrs // to the asker
-	told     wire.Attrs // to the target
+	told     wire.Attrs // to the target, until it acknowledged
 	toTarget wire.TransactionID
 	tries    int
-	nextAt   time.Time // when the target is told again; zero: it knows
+	nextAt   time.Time // when the target is told again
 	expires  time.Time
 }
 
 type introductionKey struct {
-	handle wire.Handle
-	id     wire.TransactionID
+	asker *registration
+	id    wire.TransactionID
 }
 
 const (
@@ -35,6 +34,9 @@ const (
 	tellTries = 7
 	// introductionLife covers all repeats of the asker.
 	introductionLife = 15 * time.Second
+	// maxIntroductions bounds what all nodes together make the server remember,
+	// half a kilobyte each: 8,700 introductions a second.
+	maxIntroductions = 1 << 17
 )
 
 // introduce tells both at once: in the same instant the asker is answered with
@@ -42,7 +44,7 @@ const (
 // first probe can then reach the other's NAT before it can have been opened from
 // inside: owd(S,A) + owd(A,B) >= owd(S,B), and its mirror.
 func (r *Registry) introduce(g *registration, e wire.Envelope, content wire.Attrs) {
-	key := introductionKey{g.handle, e.ID}
+	key := introductionKey{g, e.ID}
 	if i := r.introductions[key]; i != nil {
 		r.answer(g, e, i.answer)
 		return
@@ -52,7 +54,8 @@ func (r *Registry) introduce(g *registration, e wire.Envelope, content wire.Attr
 		r.stats.Malformed++
 		return
 	}
-	if !g.asks.take(r.now, 1, r.limits.Introductions, 2*r.limits.Introductions) {
+	if !g.asks.take(r.stamp, 1, r.limits.Introductions, 2*r.limits.Introductions) ||
+		len(r.introductions) >= maxIntroductions {
 		r.stats.Limited++
 		r.refuse(g, e, wire.CodeTooMany)
 		return
@@ -63,7 +66,7 @@ func (r *Registry) introduce(g *registration, e wire.Envelope, content wire.Attr
 		r.refuse(g, e, wire.CodeNotReachable)
 		return
 	}
-	if !target.asked.take(r.now, 1, r.limits.Introduced, 3*r.limits.Introduced) {
+	if !target.asked.take(r.stamp, 1, r.limits.Introduced, 3*r.limits.Introduced) {
 		r.stats.Limited++
 		r.refuse(g, e, wire.CodeTooMany)
 		return
@@ -75,18 +78,19 @@ func (r *Registry) introduce(g *registration, e wire.Envelope, content wire.Attr
 		return
 	}
 	i := &introduction{
-		asker: g, target: target, expires: r.now.Add(introductionLife),
+		key: key, target: target, expires: r.now.Add(introductionLife),
 		answer: wire.Party{
-			ID: target.node.id, Instance: target.node.instance, Observed: target.observed(),
-			Description: target.description, Channel: ask.Channel, Revision: target.revision,
+			ID: target.id, Instance: target.instance, Observed: target.observed(),
+			Description: target.description(), Channel: ask.Channel, Revision: target.revision,
 		}.Append(nil),
 		told: wire.Party{
-			ID: g.node.id, Instance: g.node.instance, Observed: g.observed(),
+			ID: g.id, Instance: g.instance, Observed: g.observed(),
 			Offer: ask.Offer, Channel: p.channel(target), Revision: target.revision,
 		}.Append(nil),
 	}
 	r.draw(i.toTarget[:])
 	r.introductions[key], r.waiting[i.toTarget] = i, i
+	r.recent = append(r.recent, i)
 	r.stats.Introductions++
 	r.answer(g, e, i.answer)
 	r.tell(i)
@@ -97,28 +101,25 @@ func (r *Registry) refuse(g *registration, e wire.Envelope, code int) {
 }
 
 // target is the process that takes connections for the peer asked for, if it is
-// there and lets the asker in. The answer does not say which was missing.
+// there and lets the asker in. The answer does not say which was missing. A node
+// is not introduced to its own ID: the two sides' keys would be one.
 func (r *Registry) target(g *registration, ask wire.Ask) *registration {
-	who := r.byID[ask.Target]
-	if who == nil || who.accepting == nil || who.accepting == g {
-		return nil
-	}
-	t := who.accepting
-	if t.gone || t.flags&wire.FlagDisplaced != 0 {
-		return nil
-	}
-	if t.flags&wire.FlagOpen != 0 || slices.ContainsFunc(ask.Tags, func(tag wire.Tag) bool { return slices.Contains(t.tags, tag) }) {
+	if t := r.acceptor(ask.Target); t != nil && t.id != g.id && t.allows(ask.Tags) {
 		return t
 	}
 	return nil
 }
 
-// tell sends an introduction to its target, again until it is acknowledged.
+// tell sends an introduction to its target, again until it is acknowledged. The
+// pause after a try is the same for all introductions, so that each of the rows is
+// in the order of time.
 func (r *Registry) tell(i *introduction) {
 	i.tries++
-	i.nextAt = r.now.Add(tellAgain << min(i.tries-1, 4))
-	if i.tries >= tellTries {
-		i.nextAt = time.Time{}
+	if i.tries < tellTries {
+		i.nextAt = r.now.Add(tellAgain << min(i.tries-1, 4))
+		r.rows[i.tries-1] = append(r.rows[i.tries-1], i)
+	} else {
+		delete(r.waiting, i.toTarget)
 	}
 	r.reply(i.target, stun.NewType(wire.Introduced, stun.ClassRequest), i.toTarget, 0, i.told)
 }
@@ -126,24 +127,36 @@ func (r *Registry) tell(i *introduction) {
 // acknowledged ends the repeats of an introduction.
 func (r *Registry) acknowledged(g *registration, e wire.Envelope) {
 	if i := r.waiting[e.ID]; i != nil && i.target == g {
-		i.nextAt = time.Time{}
+		i.told = nil
 		delete(r.waiting, e.ID)
 	}
 }
 
-// retransmit repeats what is due and returns when the next one is.
-func (r *Registry) retransmit() (next time.Time) {
-	for id, i := range r.waiting {
-		if !i.nextAt.IsZero() && !r.now.Before(i.nextAt) && !i.target.gone {
-			r.tell(i)
-		}
-		if i.nextAt.IsZero() || i.target.gone {
-			delete(r.waiting, id)
-			continue
-		}
-		if next.IsZero() || i.nextAt.Before(next) {
-			next = i.nextAt
+// retransmit repeats what is due.
+func (r *Registry) retransmit() {
+	for try := range r.rows {
+		for len(r.rows[try]) > 0 {
+			i := r.rows[try][0]
+			wanted := i.told != nil && !i.target.gone
+			if wanted && r.now.Before(i.nextAt) {
+				break
+			}
+			r.rows[try][0] = nil
+			r.rows[try] = r.rows[try][1:]
+			if wanted {
+				r.tell(i)
+			} else {
+				delete(r.waiting, i.toTarget)
+			}
 		}
 	}
-	return next
+}
+
+// forgetIntroductions forgets what nobody can repeat any more.
+func (r *Registry) forgetIntroductions() {
+	for len(r.recent) > 0 && !r.now.Before(r.recent[0].expires) {
+		delete(r.introductions, r.recent[0].key)
+		r.recent[0] = nil
+		r.recent = r.recent[1:]
+	}
 }

@@ -1,58 +1,76 @@
 package rendezvous
 
 import (
+	"encoding/binary"
+	"math/bits"
 	"net/netip"
 	"time"
 )
 
-// bucket is a token bucket. The zero bucket is full.
+// stamp is a time in milliseconds since the registry began. It wraps around after
+// seven weeks, so only differences mean anything.
+type stamp uint32
+
+// since is how long ago from was.
+func (s stamp) since(from stamp) time.Duration {
+	return time.Duration(s-from) * time.Millisecond
+}
+
+// bucket is a token bucket in eight bytes. The zero bucket is full.
 type bucket struct {
-	used float64
-	last time.Time
+	used float32
+	last stamp
 }
 
 // take takes n tokens of a bucket that refills at rate a second and holds burst.
-// A rate of 0 has no limit.
-func (b *bucket) take(now time.Time, n, rate, burst float64) bool {
-	if rate <= 0 {
+// A rate below 0 has no limit.
+func (b *bucket) take(now stamp, n, rate, burst float64) bool {
+	if rate < 0 {
 		return true
 	}
-	if !b.last.IsZero() {
-		b.used = max(0, b.used-rate*now.Sub(b.last).Seconds())
+	used := max(0, float64(b.used)-rate*now.since(b.last).Seconds())
+	ok := used+n <= burst
+	if ok {
+		used += n
 	}
-	b.last = now
-	if b.used+n > burst {
-		return false
-	}
-	b.used += n
-	return true
+	b.used, b.last = float32(used), now
+	return ok
 }
 
 // prefixLimit bounds answers to those who have proved nothing, a network each:
-// an IPv4 /24, an IPv6 /48. It forgets everything once a second, and its memory
-// is bounded.
+// an IPv4 /24, an IPv6 /48. It forgets everything once a second. Its memory is
+// fixed: networks whose hashes meet share a count, and nobody outside can aim at
+// that, since the hash has a key.
 type prefixLimit struct {
+	key    [2]uint64
 	second int64
-	counts map[netip.Prefix]int
+	counts [1 << 14]uint8
 }
 
-const (
-	bindingsPerPrefix = 50 // answers a second
-	maxPrefixes       = 1 << 14
-)
+const bindingsPerPrefix = 50 // answers a second
 
 func (l *prefixLimit) take(now time.Time, from netip.Addr) bool {
-	if s := now.Unix(); s != l.second || l.counts == nil {
-		l.second, l.counts = s, make(map[netip.Prefix]int)
+	if s := now.Unix(); s != l.second {
+		l.second = s
+		clear(l.counts[:])
 	}
-	bits := 48
-	if from.Is4() {
-		bits = 24
-	}
-	p, err := from.Prefix(bits)
-	if err != nil || len(l.counts) >= maxPrefixes && l.counts[p] == 0 {
+	n := &l.counts[l.slot(from)]
+	if *n >= bindingsPerPrefix {
 		return false
 	}
-	l.counts[p]++
-	return l.counts[p] <= bindingsPerPrefix
+	*n++
+	return true
+}
+
+func (l *prefixLimit) slot(from netip.Addr) int {
+	a := from.As16()
+	high, low := binary.BigEndian.Uint64(a[:]), binary.BigEndian.Uint64(a[8:])
+	if from.Is4() {
+		low >>= 8
+	} else {
+		high, low = high>>16, 0
+	}
+	h, m := bits.Mul64(high^l.key[0], low^l.key[1])
+	h, m = bits.Mul64(h^m^l.key[1], l.key[0]|1)
+	return int((h ^ m) % uint64(len(l.counts)))
 }

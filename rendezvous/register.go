@@ -3,8 +3,6 @@ package rendezvous
 import (
 	"errors"
 	"net/netip"
-	"slices"
-	"time"
 
 	"bodkin/internal/wire"
 	"bodkin/peer"
@@ -12,55 +10,70 @@ import (
 	"github.com/pion/stun/v3"
 )
 
-// registration is one process of a node. Ten thousand of them live on a small
-// server: keys are kept as bytes, never as cipher objects, and there is neither
-// a timer nor a goroutine for each.
+// registration is one process of a node. A hundred thousand of them live on a
+// small server, so it is 256 bytes: keys are kept as bytes and never as cipher
+// objects, times as milliseconds, and there is neither a timer nor a goroutine
+// for each.
 type registration struct {
-	node        nodeKey
-	handle      wire.Handle
-	keys        wire.LinkKeys
-	window      wire.Window
-	sequence    uint64 // of our own messages
-	counter     uint64 // the highest of its Registers
-	legs        [2]leg // IPv4, IPv6
-	primary     uint8
-	flags       uint32
-	revision    uint32
-	gone        bool // a tombstone: it said goodbye
-	seen        time.Time
-	description []byte
-	tags        []wire.Tag
-	channels    map[wire.Channel]*pair
-	next        wire.Channel // where the search for a free served channel begins
-	asks, asked bucket
-	relayed     bucket
+	id       peer.ID
+	instance uint64
+	sibling  *registration // the next process of the same ID
+	relay    *relaying     // nil without a channel
+
+	handle   wire.Handle
+	keys     wire.LinkKeys
+	window   wire.Window
+	sequence uint64 // of our own messages
+	counter  uint64 // the highest of its Registers
+	changed  uint32 // low half of the sequence number that the latest change came with
+
+	revision  uint32
+	about     string // its description, then its policy tags
+	described uint16 // how much of about is the description
+	legs      [2]leg // IPv4, IPv6
+	primary   uint8
+	flags     uint8 // FlagAccepting, FlagOpen, FlagDisplaced, FlagKept
+	gone      bool  // no longer in the registry
+
+	asks, asked bucket // introductions
 }
 
 // leg is where a node is in one address family, and which of our sockets it
 // came to.
 type leg struct {
-	local int
-	addr  netip.AddrPort
-	seen  time.Time
+	place place
+	local uint16
+	seen  stamp
 }
 
-func family(a netip.AddrPort) uint8 {
-	if a.Addr().Is4() {
-		return 0
+// find is the registration of a process.
+func (r *Registry) find(id peer.ID, instance uint64) *registration {
+	g := r.byID[id]
+	for g != nil && g.instance != instance {
+		g = g.sibling
 	}
-	return 1
+	return g
+}
+
+// acceptor is the process that takes connections for an ID, if there is one.
+func (r *Registry) acceptor(id peer.ID) *registration {
+	g := r.byID[id]
+	for g != nil && !g.accepts() {
+		g = g.sibling
+	}
+	return g
 }
 
 // register handles a Register: NONCE before anything that costs, then the BOX.
 func (r *Registry) register(local int, from netip.AddrPort, m *stun.Message) {
 	nonce, err := m.Get(stun.AttrNonce)
 	if err != nil || !r.nonces.valid(r.now, from, nonce) {
-		code := int(stun.CodeUnauthorized)
+		code := stun.CodeUnauthorized
 		if err == nil {
-			code = int(stun.CodeStaleNonce)
+			code = stun.CodeStaleNonce
 		}
 		r.stats.Unproved++
-		r.plainError(local, from, m, code, r.nonces.make(r.now, from))
+		r.plainError(local, from, m, int(code), r.nonces.make(r.now, from))
 		return
 	}
 	id, enc, reg, err := wire.OpenRegister(m, r.key)
@@ -72,50 +85,52 @@ func (r *Registry) register(local int, from netip.AddrPort, m *stun.Message) {
 		r.stats.Malformed++
 		return
 	}
-	g := r.byNode[nodeKey{id, reg.Instance}]
-	switch {
-	case g != nil && reg.Counter == g.counter && g.legs[family(from)].addr == from && !g.gone:
+	g := r.find(id, reg.Instance)
+	if g != nil && reg.Counter == g.counter && g.legs[family(from)].place == placeOf(from) {
 		// The answer was lost: say it again, change nothing.
-	case g != nil && reg.Counter <= g.counter:
+		r.stats.Replayed++
+		r.registered(local, from, g, stun.NewType(wire.Register, stun.ClassSuccessResponse), m.TransactionID)
+		return
+	}
+	last, known := r.graves[grave{id, reg.Instance}]
+	if known && reg.Counter <= last.counter || g != nil && reg.Counter <= g.counter {
 		r.stats.Replayed++
 		return
-	default:
-		if g = r.enter(g, id, reg, enc); g == nil {
-			r.stats.Limited++
-			r.plainError(local, from, m, wire.CodeTooMany, nil)
-			return
-		}
-		r.setLeg(g, local, from)
-		g.primary = family(from)
-		r.apply(g, reg)
-		r.stats.Registered++
 	}
-	g.seen = r.now
-	r.reply(g, stun.NewType(wire.Register, stun.ClassSuccessResponse), m.TransactionID, 0, r.registered(g))
+	if g = r.enter(g, id, reg, enc); g == nil {
+		r.stats.Limited++
+		r.plainError(local, from, m, wire.CodeTooMany, nil)
+		return
+	}
+	r.setLeg(g, local, from)
+	g.primary = family(from)
+	r.apply(g, reg)
+	r.stats.Registered++
+	r.registered(local, from, g, stun.NewType(wire.Register, stun.ClassSuccessResponse), m.TransactionID)
 }
 
-// enter makes a registration, or gives one that is there fresh keys.
+// enter makes a registration, or gives one that is there fresh keys: its channels
+// live on.
 func (r *Registry) enter(g *registration, id peer.ID, reg wire.Registration, enc [32]byte) *registration {
 	secret, err := r.key.Shared(id)
 	if err != nil {
 		return nil
 	}
 	if g == nil {
-		who := r.byID[id]
-		if len(r.byHandle) >= r.limits.Registrations || who != nil && who.instances >= r.limits.Instances {
+		siblings := 0
+		for s := r.byID[id]; s != nil; s = s.sibling {
+			siblings++
+		}
+		if len(r.byHandle) >= r.limits.Registrations || siblings >= r.limits.Instances {
 			return nil
 		}
-		if who == nil {
-			who = &identity{}
-			r.byID[id] = who
-		}
-		who.instances++
-		g = &registration{node: nodeKey{id, reg.Instance}}
-		r.byNode[g.node] = g
+		g = &registration{id: id, instance: reg.Instance, sibling: r.byID[id]}
+		r.byID[id] = g
 	} else {
 		delete(r.byHandle, g.handle)
 		r.forgetSources(g)
-		g.legs, g.window, g.sequence, g.gone = [2]leg{}, wire.Window{}, 0, false
+		g.legs, g.window, g.sequence, g.changed = [2]leg{}, wire.Window{}, 0, 0
+		g.flags |= uint8(wire.FlagKept)
 	}
 	r.draw(g.handle[:])
 	g.keys = wire.NewLinkKeys(secret, enc, g.handle, id, r.key.ID(), reg.Instance)
@@ -126,78 +141,40 @@ func (r *Registry) enter(g *registration, id peer.ID, reg wire.Registration, enc
 
 func (r *Registry) forgetSources(g *registration) {
 	for _, l := range g.legs {
-		if r.bySource[l.addr] == g {
-			delete(r.bySource, l.addr)
+		if r.bySource[l.place] == g {
+			delete(r.bySource, l.place)
 		}
 	}
 }
 
 func (r *Registry) setLeg(g *registration, local int, from netip.AddrPort) {
-	l := &g.legs[family(from)]
-	if l.addr != from {
-		if r.bySource[l.addr] == g {
-			delete(r.bySource, l.addr)
+	l, p := &g.legs[family(from)], placeOf(from)
+	if l.place != p {
+		if r.bySource[l.place] == g {
+			delete(r.bySource, l.place)
 		}
 		g.revision++
 	}
-	*l = leg{local, from, r.now}
-	r.bySource[from] = g
+	*l = leg{p, uint16(local), r.stamp}
+	r.bySource[p] = g
 }
 
-// apply takes over what a node says of itself.
-func (r *Registry) apply(g *registration, reg wire.Registration) {
-	displaced := g.flags & wire.FlagDisplaced
-	if !slices.Equal(g.description, reg.Description) {
-		g.description = slices.Clone(reg.Description)
-		g.revision++
-	}
-	accepted := g.flags&wire.FlagAccepting != 0
-	g.flags = reg.Flags&(wire.FlagAccepting|wire.FlagOpen) | displaced
-	g.tags = slices.Clone(reg.Tags)
-	who := r.byID[g.node.id]
-	switch {
-	case g.flags&wire.FlagAccepting == 0:
-		if who.accepting == g {
-			who.accepting = nil
-		}
-	case displaced != 0 && accepted:
-		// It has not heard yet that another process took its place.
-		g.flags &^= wire.FlagAccepting
-	case who.accepting != g:
-		r.displace(who.accepting)
-		g.flags &^= wire.FlagDisplaced
-		who.accepting = g
-	}
-}
-
-// displace tells a process that a newer one accepts in its place. The newcomer
-// never waits: the old process may be dead, and its registration still fresh.
-func (r *Registry) displace(old *registration) {
-	if old == nil || old.gone {
-		return
-	}
-	old.flags |= wire.FlagDisplaced
-	var content wire.Attrs
-	content.AddUint32(wire.AttrFlags, wire.FlagDisplaced)
-	var id wire.TransactionID
-	r.draw(id[:])
-	r.reply(old, stun.NewType(wire.Notice, stun.ClassIndication), id, 0, content)
-}
-
-func (r *Registry) registered(g *registration) wire.Attrs {
-	return wire.Registered{
+// registered tells a node how the server knows it, by the way that it came, which
+// keeps that way open.
+func (r *Registry) registered(local int, from netip.AddrPort, g *registration, t stun.MessageType, id wire.TransactionID) {
+	r.replyTo(local, from, g, t, id, 0, wire.Registered{
 		Observed: g.observed(),
 		Lifetime: r.limits.Lifetime,
 		Revision: g.revision,
-		Flags:    g.flags & wire.FlagDisplaced,
-	}.Append(nil)
+		Flags:    uint32(g.flags) & (wire.FlagDisplaced | wire.FlagKept),
+	}.Append(nil))
 }
 
 // observed are the endpoints at which the node was seen, the primary one first.
 func (g *registration) observed() (out []netip.AddrPort) {
 	for _, i := range [2]uint8{g.primary, 1 - g.primary} {
-		if g.legs[i].addr.IsValid() {
-			out = append(out, g.legs[i].addr)
+		if g.legs[i].place.valid() {
+			out = append(out, g.legs[i].place.endpoint())
 		}
 	}
 	return out
@@ -206,91 +183,43 @@ func (g *registration) observed() (out []netip.AddrPort) {
 // refresh keeps a registration, moves it, changes it or ends it.
 func (r *Registry) refresh(local int, from netip.AddrPort, g *registration, e wire.Envelope, m *stun.Message, content wire.Attrs) {
 	l := &g.legs[family(from)]
-	if l.addr != from || l.local != local {
-		// It is elsewhere now, or shows its other address family: that address
-		// has to prove itself first.
-		if !r.nonces.valid(r.now, from, e.Nonce) {
-			r.stats.Unproved++
-			r.plainError(local, from, m, int(stun.CodeStaleNonce), r.nonces.make(r.now, from))
-			return
-		}
-		r.setLeg(g, local, from)
-	}
+	moved := l.place != placeOf(from) || int(l.local) != local
+	var reg wire.Registration
 	if len(content) > 0 {
-		reg, err := wire.ParseRegistration(content)
-		if err != nil || reg.Instance != g.node.instance {
+		var err error
+		if reg, err = wire.ParseRegistration(content); err != nil || reg.Instance != g.instance {
 			r.stats.Malformed++
 			return
 		}
-		if reg.Gone {
-			r.answerFrom(g, local, from, e)
-			r.bury(g)
+	}
+	if moved && !reg.Gone && !r.nonces.valid(r.now, from, e.Nonce) {
+		// It is elsewhere now, or shows its other address family: that address
+		// has to prove itself first.
+		r.stats.Unproved++
+		r.plainError(local, from, m, int(stun.CodeStaleNonce), r.nonces.make(r.now, from))
+		return
+	}
+	if moved || len(content) > 0 {
+		// What was overtaken on its way must not undo what overtook it.
+		if int32(uint32(e.Sequence)-g.changed) <= 0 {
+			r.stats.Replayed++
 			return
 		}
-		r.apply(g, reg)
+		g.changed = uint32(e.Sequence)
 	}
-	g.seen, g.legs[family(from)].seen = r.now, r.now
-	r.answerFrom(g, local, from, e)
-}
-
-// answerFrom answers a Refresh by the way it came, which keeps that way open.
-func (r *Registry) answerFrom(g *registration, local int, from netip.AddrPort, e wire.Envelope) {
-	g.sequence++
-	env := wire.Envelope{
-		Type: stun.NewType(wire.Refresh, stun.ClassSuccessResponse), ID: e.ID, Handle: g.handle, Sequence: g.sequence,
-	}
-	r.send(local, from, env.Seal(nil, &g.keys.ToNode, r.registered(g)))
-}
-
-// bury ends a registration but remembers its counter, for as long as a NONCE
-// that was used for it is good: a replayed Register must not bring it back.
-func (r *Registry) bury(g *registration) {
-	r.closeChannels(g)
-	r.forgetSources(g)
-	if who := r.byID[g.node.id]; who.accepting == g {
-		who.accepting = nil
-	}
-	g.gone, g.description, g.tags = true, nil, nil
-}
-
-// sweep forgets what was not refreshed in time.
-func (r *Registry) sweep() {
-	for h, g := range r.byHandle {
-		life := r.limits.Lifetime
-		if g.gone {
-			life = max(life, 2*nonceBucket)
-		}
-		if r.now.Sub(g.seen) < life {
-			r.sweepLeg(g)
-			continue
+	if reg.Gone {
+		if !moved {
+			r.registered(local, from, g, stun.NewType(wire.Refresh, stun.ClassSuccessResponse), e.ID)
 		}
 		r.bury(g)
-		delete(r.byHandle, h)
-		delete(r.byNode, g.node)
-		who := r.byID[g.node.id]
-		if who.instances--; who.instances == 0 {
-			delete(r.byID, g.node.id)
-		}
+		return
 	}
-	for k, i := range r.introductions {
-		if !r.now.Before(i.expires) {
-			delete(r.introductions, k)
-			delete(r.waiting, i.toTarget)
-		}
+	if moved {
+		r.setLeg(g, local, from)
 	}
-}
-
-// sweepLeg drops the address family that a node no longer refreshes.
-func (r *Registry) sweepLeg(g *registration) {
-	other := 1 - g.primary
-	if l := g.legs[g.primary]; r.now.Sub(l.seen) >= r.limits.Lifetime && g.legs[other].addr.IsValid() {
-		g.primary, other = other, g.primary
+	if len(content) > 0 {
+		r.apply(g, reg)
 	}
-	if l := &g.legs[other]; l.addr.IsValid() && r.now.Sub(l.seen) >= r.limits.Lifetime {
-		if r.bySource[l.addr] == g {
-			delete(r.bySource, l.addr)
-		}
-		*l = leg{}
-		g.revision++
-	}
+	g.legs[family(from)].seen = r.stamp
+	r.registered(local, from, g, stun.NewType(wire.Refresh, stun.ClassSuccessResponse), e.ID)
 }

@@ -2,8 +2,10 @@ package rendezvous
 
 import (
 	"crypto/rand"
+	"encoding/binary"
 	"io"
 	"net/netip"
+	"slices"
 	"time"
 
 	"bodkin/internal/wire"
@@ -19,7 +21,7 @@ type Limits struct {
 	Instances      int           // of one peer ID; default 16
 	Introductions  float64       // that one node may ask for, a second; default 10
 	Introduced     float64       // to one node, a second; default 20
-	RelayPerPair   int64         // bit/s between two peers; default 50 Mbit/s
+	RelayPerPair   int64         // bit/s between two peers, each way; default 50 Mbit/s
 	RelayPerNode   int64         // bit/s from one node; default 100 Mbit/s
 	RelayPerServer int64         // bit/s in all; default none
 	Lifetime       time.Duration // of a registration without refresh; default 60 s
@@ -44,6 +46,9 @@ func (l Limits) withDefaults() Limits {
 	}
 	if l.RelayPerNode == 0 {
 		l.RelayPerNode = 100_000_000
+	}
+	if l.RelayPerServer == 0 {
+		l.RelayPerServer = -1
 	}
 	if l.Lifetime == 0 {
 		l.Lifetime = time.Minute
@@ -86,33 +91,29 @@ type Registry struct {
 	rand   io.Reader
 	nonces nonces
 
-	byHandle      map[wire.Handle]*registration
-	byNode        map[nodeKey]*registration
-	bySource      map[netip.AddrPort]*registration
-	byID          map[peer.ID]*identity
+	byHandle map[wire.Handle]*registration
+	bySource map[place]*registration
+	byID     map[peer.ID]*registration // one process of the ID; its siblings follow
+	graves   map[grave]burial          // who left a moment ago
+	buried   []grave                   // the same, in that order
+
 	introductions map[introductionKey]*introduction
-	waiting       map[wire.TransactionID]*introduction // for the target's answer
+	recent        []*introduction // the same, in the order of their ends
+	waiting       map[wire.TransactionID]*introduction
+	rows          [tellTries - 1][]*introduction
 	pairs         int
 	swept         time.Time
 
 	prefixes prefixLimit
 	errors   bucket // unauthenticated errors, in all
+	strays   bucket // answers to data on channels that are not there
 	relayed  bucket
 	stats    Stats
 
-	now time.Time // of the Step under way
-	out []Outgoing
-}
-
-type nodeKey struct {
-	id       peer.ID
-	instance uint64
-}
-
-// identity is what belongs to a peer ID rather than to one of its processes.
-type identity struct {
-	instances int
-	accepting *registration
+	began time.Time
+	now   time.Time // of the Step under way
+	stamp stamp     // the same
+	out   []Outgoing
 }
 
 // sweepEvery is how often what has expired is forgotten.
@@ -127,12 +128,15 @@ func NewRegistry(key peer.Key, limits Limits, random io.Reader) *Registry {
 	r := &Registry{
 		key: key, limits: limits.withDefaults(), rand: random,
 		byHandle:      make(map[wire.Handle]*registration),
-		byNode:        make(map[nodeKey]*registration),
-		bySource:      make(map[netip.AddrPort]*registration),
-		byID:          make(map[peer.ID]*identity),
+		bySource:      make(map[place]*registration),
+		byID:          make(map[peer.ID]*registration),
+		graves:        make(map[grave]burial),
 		introductions: make(map[introductionKey]*introduction),
 		waiting:       make(map[wire.TransactionID]*introduction),
 	}
+	var seed [16]byte
+	r.draw(seed[:])
+	r.prefixes.key = [2]uint64{binary.BigEndian.Uint64(seed[:]), binary.BigEndian.Uint64(seed[8:])}
 	r.draw(r.nonces.key[:])
 	return r
 }
@@ -150,9 +154,10 @@ func (r *Registry) Stats() Stats {
 	return s
 }
 
-// Step takes a packet that came to the socket local, and appends what to send.
-func (r *Registry) Step(now time.Time, local int, from netip.AddrPort, b []byte, out []Outgoing) []Outgoing {
-	r.now, r.out = now, out
+// Step takes a packet that came to the socket local at the time now, and appends
+// what to send. It wants Tick to be called at next.
+func (r *Registry) Step(now time.Time, local int, from netip.AddrPort, b []byte, out []Outgoing) (_ []Outgoing, next time.Time) {
+	r.begin(now, out)
 	from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
 	if len(b) > 0 && b[0]&0xF0 == 0x40 {
 		r.relay(local, from, b)
@@ -161,21 +166,39 @@ func (r *Registry) Step(now time.Time, local int, from netip.AddrPort, b []byte,
 	} else {
 		r.message(local, from, m)
 	}
-	out, r.out = r.out, nil
-	return out
+	return r.end()
 }
 
 // Tick repeats what was not acknowledged and forgets what has expired. It wants
 // to be called again at next.
 func (r *Registry) Tick(now time.Time, out []Outgoing) (_ []Outgoing, next time.Time) {
-	r.now, r.out = now, out
-	next = r.retransmit()
-	if now.Sub(r.swept) >= sweepEvery {
+	r.begin(now, out)
+	r.retransmit()
+	r.forgetIntroductions()
+	if r.now.Sub(r.swept) >= sweepEvery {
 		r.sweep()
-		r.swept = now
+		r.swept = r.now
 	}
-	if s := r.swept.Add(sweepEvery); next.IsZero() || s.Before(next) {
-		next = s
+	return r.end()
+}
+
+// begin sets the time, which never goes back.
+func (r *Registry) begin(now time.Time, out []Outgoing) {
+	if r.began.IsZero() {
+		r.began, r.swept = now, now
+	}
+	if now.After(r.now) {
+		r.now, r.stamp = now, stamp(now.Sub(r.began)/time.Millisecond)
+	}
+	r.out = out
+}
+
+func (r *Registry) end() (out []Outgoing, next time.Time) {
+	next = r.swept.Add(sweepEvery)
+	for _, row := range r.rows {
+		if len(row) > 0 && row[0].nextAt.Before(next) {
+			next = row[0].nextAt
+		}
 	}
 	out, r.out = r.out, nil
 	return out, next
@@ -192,6 +215,8 @@ func (r *Registry) message(local int, from netip.AddrPort, m *stun.Message) {
 		r.binding(local, from, m)
 	case stun.NewType(wire.Register, stun.ClassRequest):
 		r.register(local, from, m)
+	case stun.NewType(stun.MethodBinding, stun.ClassIndication):
+		// A keepalive, as RFC 8489 §3 has them: nothing to do.
 	case stun.NewType(wire.Refresh, stun.ClassRequest),
 		stun.NewType(wire.Introduce, stun.ClassRequest),
 		stun.NewType(wire.CloseChannel, stun.ClassRequest),
@@ -212,7 +237,9 @@ func (r *Registry) sealed(local int, from netip.AddrPort, m *stun.Message) {
 	g := r.byHandle[e.Handle]
 	if g == nil {
 		r.stats.Unknown++
-		r.plainError(local, from, m, wire.CodeUnknownRegistration, nil)
+		if m.Type.Class == stun.ClassRequest {
+			r.plainError(local, from, m, wire.CodeUnknownRegistration, nil)
+		}
 		return
 	}
 	content, err := wire.Open(m, e.Sequence, &g.keys.ToServer)
@@ -245,46 +272,75 @@ func (r *Registry) answer(g *registration, e wire.Envelope, content wire.Attrs) 
 	r.reply(g, stun.NewType(e.Type.Method, stun.ClassSuccessResponse), e.ID, 0, content)
 }
 
+// reply seals a message to where the node is.
 func (r *Registry) reply(g *registration, t stun.MessageType, id wire.TransactionID, code int, content wire.Attrs) {
+	l := &g.legs[g.primary]
+	r.replyTo(int(l.local), l.place.endpoint(), g, t, id, code, content)
+}
+
+func (r *Registry) replyTo(local int, to netip.AddrPort, g *registration, t stun.MessageType, id wire.TransactionID, code int, content wire.Attrs) {
 	g.sequence++
-	env := wire.Envelope{Type: t, ID: id, Handle: g.handle, Sequence: g.sequence, Code: code}
-	l := g.legs[g.primary]
-	r.send(l.local, l.addr, env.Seal(nil, &g.keys.ToNode, content))
+	e := wire.Envelope{Type: t, ID: id, Handle: g.handle, Sequence: g.sequence, Code: code}
+	r.send(local, to, e.Seal(nil, &g.keys.ToNode, content))
 }
 
 // plainErrors is how many unauthenticated errors leave in a second.
 const plainErrors = 200
 
 // plainError answers without a seal, never longer than the request, and not
-// often: whoever reads it can only take it as a hint.
-func (r *Registry) plainError(local int, to netip.AddrPort, m *stun.Message, code int, nonce []byte, unknown ...stun.AttrType) {
-	if nonce == nil && !r.errors.take(r.now, 1, plainErrors, plainErrors) {
+// often: whoever reads it can only take it as a hint. A 401 or 438 has a NONCE and
+// no limit: who has to prove an address must not wait because of others.
+func (r *Registry) plainError(local int, to netip.AddrPort, m *stun.Message, code int, nonce []byte) {
+	if nonce == nil && !r.errors.take(r.stamp, 1, plainErrors, plainErrors) {
 		r.stats.Limited++
 		return
 	}
-	if e := wire.AppendError(nil, m, code, nonce, unknown...); len(e) <= len(m.Raw) {
+	if e := wire.AppendError(nil, m, code, nonce); len(e) <= len(m.Raw) {
 		r.send(local, to, e)
 	}
 }
 
-// binding answers a plain Binding request (RFC 8489 §6.3.1), for anyone.
+// binding answers a plain Binding request (RFC 8489 §6.3.1), for anyone. This is
+// the one answer to an unproved source that may be longer than its request, by
+// the 12 or 24 bytes of XOR-MAPPED-ADDRESS; so it is limited in rate for each
+// prefix. A FINGERPRINT is answered with one (§14.7), which makes the ratio no
+// worse. A 420 is never longer than its request: where it does not fit, a request
+// with an attribute that we must know and do not is left alone.
 func (r *Registry) binding(local int, from netip.AddrPort, m *stun.Message) {
 	if !r.prefixes.take(r.now, from.Addr()) {
 		r.stats.Limited++
 		return
 	}
-	var unknown []stun.AttrType
-	for _, a := range m.Attributes {
-		if a.Type.Required() && !knownRequired[a.Type] {
-			unknown = append(unknown, a.Type)
-		}
+	fingerprint := m.Contains(stun.AttrFingerprint)
+	if fingerprint && stun.Fingerprint.Check(m) != nil {
+		r.stats.Malformed++ // another protocol's packet, if we believe it (§6.3)
+		return
 	}
+	answer := wire.AppendBindingAnswer(nil, m.TransactionID, from)
+	unknown := unknownRequired(m)
 	if len(unknown) > 0 {
-		r.plainError(local, from, m, int(stun.CodeUnknownAttribute), nil, unknown...)
+		answer = wire.AppendError(nil, m, int(stun.CodeUnknownAttribute), nil, unknown...)
+	}
+	if fingerprint {
+		answer = wire.AddFingerprint(answer)
+	}
+	if len(unknown) > 0 && len(answer) > len(m.Raw) {
+		r.stats.Limited++
 		return
 	}
 	r.stats.Bindings++
-	r.send(local, from, wire.AppendBindingAnswer(nil, m.TransactionID, from))
+	r.send(local, from, answer)
+}
+
+// unknownRequired are the comprehension-required attributes of a Binding request
+// that we do not know, for a 420 (RFC 8489 §6.3.1).
+func unknownRequired(m *stun.Message) (unknown []stun.AttrType) {
+	for _, a := range m.Attributes {
+		if a.Type.Required() && !knownRequired[a.Type] && !slices.Contains(unknown, a.Type) {
+			unknown = append(unknown, a.Type)
+		}
+	}
+	return unknown
 }
 
 // knownRequired are the comprehension-required attributes that a Binding

@@ -2,6 +2,7 @@ package rendezvous
 
 import (
 	"net/netip"
+	"time"
 
 	"bodkin/internal/wire"
 
@@ -14,6 +15,7 @@ type pair struct {
 	asker, target *registration
 	asked, served wire.Channel // the asker's number, the target's number
 	fromA, fromB  bucket
+	used          stamp // when it last carried anything
 }
 
 // channel is the number by which g knows the pair.
@@ -32,63 +34,103 @@ func (p *pair) other(g *registration) (*registration, wire.Channel) {
 }
 
 // open makes the relay channel of an introduction. An asker that names a channel
-// which it has to the same target already keeps it; to another one, the old
-// channel is closed.
+// which it has to the same target already keeps it. There is one for each asker
+// and target: any other between them, or of that number, is closed.
 func (r *Registry) open(asker, target *registration, c wire.Channel) *pair {
-	if p := asker.channels[c]; p != nil {
-		if p.asker == asker && p.target == target {
-			return p
+	if asker.relay != nil {
+		for number, p := range asker.relay.channels {
+			same := p.asker == asker && p.target == target
+			if same && number == c {
+				return p
+			}
+			if same || number == c {
+				r.closeChannel(asker, number)
+			}
 		}
-		r.closeChannel(asker, c)
 	}
-	served, ok := target.freeChannel()
+	served, ok := r.freeChannel(target)
 	if !ok {
 		return nil
 	}
-	p := &pair{asker: asker, target: target, asked: c, served: served}
+	p := &pair{asker: asker, target: target, asked: c, served: served, used: r.stamp}
 	asker.bind(c, p)
 	target.bind(served, p)
 	r.pairs++
 	return p
 }
 
-func (g *registration) bind(c wire.Channel, p *pair) {
-	if g.channels == nil {
-		g.channels = make(map[wire.Channel]*pair)
-	}
-	g.channels[c] = p
+// relaying is what a node has of channels.
+type relaying struct {
+	channels map[wire.Channel]*pair
+	next     wire.Channel // where the search for a free one of the server's begins
+	sent     bucket
 }
 
-func (g *registration) freeChannel() (wire.Channel, bool) {
+// channel is the pair that a node calls c.
+func (g *registration) channel(c wire.Channel) *pair {
+	if g.relay == nil {
+		return nil
+	}
+	return g.relay.channels[c]
+}
+
+func (g *registration) bind(c wire.Channel, p *pair) {
+	if g.relay == nil {
+		g.relay = &relaying{channels: make(map[wire.Channel]*pair)}
+	}
+	g.relay.channels[c] = p
+}
+
+// idleChannel is how long a channel must have carried nothing before it makes
+// room for another one.
+const idleChannel = time.Minute
+
+// freeChannel finds a number for a target. It goes round, so that a number rests
+// before it means another peer. Where none is free, the channel that was idle
+// longest makes room.
+func (r *Registry) freeChannel(g *registration) (wire.Channel, bool) {
+	if g.relay == nil {
+		g.relay = &relaying{channels: make(map[wire.Channel]*pair)}
+	}
+	var idlest *pair
 	for range wire.ChannelsPerHalf {
-		c := wire.FirstServedChannel + g.next%wire.ChannelsPerHalf
-		g.next++
-		if g.channels[c] == nil {
+		c := wire.FirstServedChannel + g.relay.next%wire.ChannelsPerHalf
+		g.relay.next++
+		p := g.relay.channels[c]
+		if p == nil {
 			return c, true
 		}
+		if idlest == nil || r.stamp.since(p.used) > r.stamp.since(idlest.used) {
+			idlest = p
+		}
 	}
-	return 0, false
+	if r.stamp.since(idlest.used) < idleChannel {
+		return 0, false
+	}
+	r.closeChannel(g, idlest.served)
+	r.indicate(g, wire.CloseChannel, idlest.served)
+	return idlest.served, true
 }
 
 // closeChannel forgets a channel and tells the other side, once: if that is lost,
 // its next packet is answered with a ChannelError.
 func (r *Registry) closeChannel(g *registration, c wire.Channel) {
-	p := g.channels[c]
+	p := g.channel(c)
 	if p == nil {
 		return
 	}
 	r.pairs--
-	delete(g.channels, c)
+	delete(g.relay.channels, c)
 	other, oc := p.other(g)
-	delete(other.channels, oc)
-	if other.gone {
-		return
-	}
+	delete(other.relay.channels, oc)
 	r.indicate(other, wire.CloseChannel, oc)
 }
 
 func (r *Registry) closeChannels(g *registration) {
-	for c := range g.channels {
+	if g.relay == nil {
+		return
+	}
+	for c := range g.relay.channels {
 		r.closeChannel(g, c)
 	}
 }
@@ -102,8 +144,12 @@ func (r *Registry) indicate(g *registration, method stun.Method, c wire.Channel)
 	r.reply(g, stun.NewType(method, stun.ClassIndication), id, 0, content)
 }
 
-// channelErrorSize is the size of a ChannelError: it answers only what is longer.
-const channelErrorSize = 20 + 12 + 12 + 4 + 8 + 16
+const (
+	// channelErrorSize is the size of a ChannelError, strangerSize that of one
+	// without seal: they answer only what is as long.
+	channelErrorSize = 20 + 12 + 12 + 4 + 8 + 16
+	strangerSize     = 20
+)
 
 // relay passes ChannelData on, in the memory that it came in.
 func (r *Registry) relay(local int, from netip.AddrPort, b []byte) {
@@ -112,15 +158,15 @@ func (r *Registry) relay(local int, from netip.AddrPort, b []byte) {
 		r.stats.Malformed++
 		return
 	}
-	g := r.bySource[from]
-	if g == nil || g.legs[family(from)].local != local {
-		r.stats.Unknown++
+	g := r.bySource[placeOf(from)]
+	if g == nil || int(g.legs[family(from)].local) != local {
+		r.stranger(local, from, b)
 		return
 	}
-	p := g.channels[c]
+	p := g.channel(c)
 	if p == nil {
 		r.stats.Unknown++
-		if len(b) >= channelErrorSize && r.errors.take(r.now, 1, plainErrors, plainErrors) {
+		if len(b) >= channelErrorSize && r.strays.take(r.stamp, 1, plainErrors, plainErrors) {
 			r.indicate(g, wire.ChannelError, c)
 		}
 		return
@@ -131,10 +177,22 @@ func (r *Registry) relay(local int, from netip.AddrPort, b []byte) {
 	}
 	r.stats.RelayedPackets++
 	r.stats.RelayedBytes += uint64(len(data))
+	p.used = r.stamp
 	to, oc := p.other(g)
 	wire.PutChannelHeader(b, oc, len(data))
-	l := to.legs[to.primary]
-	r.send(l.local, l.addr, b[:wire.ChannelOverhead+len(data)])
+	l := &to.legs[to.primary]
+	r.send(int(l.local), l.place.endpoint(), b[:wire.ChannelOverhead+len(data)])
+}
+
+// stranger answers data from a source that no node has: one whose NAT gave it
+// another port, or whose server was restarted, then asks at once how it stands.
+func (r *Registry) stranger(local int, from netip.AddrPort, b []byte) {
+	r.stats.Unknown++
+	if len(b) >= strangerSize && r.errors.take(r.stamp, 1, plainErrors, plainErrors) {
+		var id wire.TransactionID
+		r.draw(id[:])
+		r.send(local, from, wire.AppendStranger(nil, id))
+	}
 }
 
 // relayBurst is how long a sender may be over its rate: 50 ms of it, and room
@@ -142,15 +200,24 @@ func (r *Registry) relay(local int, from netip.AddrPort, b []byte) {
 func relayBurst(rate float64) float64 { return max(rate/20, 64<<10) }
 
 // affordable takes a packet from the limits of pair (each direction its own),
-// node and server.
+// node and server, or from none of them.
 func (r *Registry) affordable(g *registration, p *pair, n int) bool {
-	b := &p.fromB
+	own := &p.fromB
 	if g == p.asker {
-		b = &p.fromA
+		own = &p.fromA
 	}
-	take := func(b *bucket, bits int64) bool {
-		rate := float64(bits) / 8
-		return b.take(r.now, float64(n), rate, relayBurst(rate))
+	buckets := [...]struct {
+		*bucket
+		bits int64
+	}{{own, r.limits.RelayPerPair}, {&g.relay.sent, r.limits.RelayPerNode}, {&r.relayed, r.limits.RelayPerServer}}
+	for i, b := range buckets {
+		rate := float64(b.bits) / 8
+		if !b.take(r.stamp, float64(n), rate, relayBurst(rate)) {
+			for _, paid := range buckets[:i] {
+				paid.used -= min(paid.used, float32(n))
+			}
+			return false
+		}
 	}
-	return take(b, r.limits.RelayPerPair) && take(&g.relayed, r.limits.RelayPerNode) && take(&r.relayed, r.limits.RelayPerServer)
+	return true
 }

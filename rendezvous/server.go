@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"time"
 
 	"bodkin/internal/sock"
@@ -17,7 +18,7 @@ import (
 // ServerConfig says how a server is. Key is needed.
 type ServerConfig struct {
 	Key peer.Key
-	// Listen are the endpoints to bind, UDP; nil means port 3478 of all
+	// Listen are the endpoints to bind, UDP; none means port 3478 of all
 	// addresses, IPv4 and IPv6. On a machine with several addresses name each:
 	// answers leave from the address that was asked.
 	Listen []netip.AddrPort
@@ -27,19 +28,24 @@ type ServerConfig struct {
 	Logger  *slog.Logger
 }
 
-// Server is a rendezvous server over UDP.
+// Server is a rendezvous server over UDP. Its methods are safe for concurrent use.
 type Server struct {
 	cfg      ServerConfig
 	sockets  []*sock.Socket
-	mu       sync.Mutex // of registry
+	closed   chan struct{}
+	close    func()
+	mu       sync.Mutex // of the two that follow
 	registry *Registry
-	wake     chan struct{}
+	next     time.Time     // when the registry wants a Tick
+	wake     chan struct{} // next is earlier now
 }
 
-// NewServer binds the endpoints. The server answers once Serve runs.
+// NewServer binds the endpoints. The server answers once Serve runs; one that
+// never does needs a Close. Of the unspecified addresses (0.0.0.0 and ::), that of
+// a family which the system does not have is left out.
 func NewServer(ctx context.Context, cfg ServerConfig) (*Server, error) {
 	if cfg.Key.IsZero() {
-		return nil, errors.New("rendezvous: ServerConfig.Key is the zero key")
+		return nil, errors.New("rendezvous: ServerConfig.Key is the zero key; make one with peer.GenerateKey or read one with peer.LoadKey")
 	}
 	if cfg.Network == nil {
 		cfg.Network = sock.System{}
@@ -47,26 +53,48 @@ func NewServer(ctx context.Context, cfg ServerConfig) (*Server, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	if cfg.Listen == nil {
+	if len(cfg.Listen) == 0 {
 		cfg.Listen = []netip.AddrPort{
 			netip.AddrPortFrom(netip.IPv4Unspecified(), DefaultPort),
 			netip.AddrPortFrom(netip.IPv6Unspecified(), DefaultPort),
 		}
 	}
-	s := &Server{cfg: cfg, registry: NewRegistry(cfg.Key, cfg.Limits, nil), wake: make(chan struct{}, 1)}
+	s := &Server{
+		cfg: cfg, registry: NewRegistry(cfg.Key, cfg.Limits, nil),
+		closed: make(chan struct{}), wake: make(chan struct{}, 1),
+	}
+	s.close = sync.OnceFunc(func() {
+		close(s.closed)
+		for _, c := range s.sockets {
+			_ = c.Close()
+		}
+	})
+	var missing error
 	for _, l := range cfg.Listen {
 		network := "udp4"
 		if !l.Addr().Unmap().Is4() {
 			network = "udp6"
 		}
 		c, err := sock.Open(ctx, cfg.Network, network, l)
+		if err != nil && l.Addr().IsUnspecified() && noFamily(err) {
+			missing = err
+			continue
+		}
 		if err != nil {
 			s.close()
 			return nil, fmt.Errorf("rendezvous: %w", err)
 		}
 		s.sockets = append(s.sockets, c)
 	}
+	if len(s.sockets) == 0 {
+		return nil, fmt.Errorf("rendezvous: %w", missing)
+	}
 	return s, nil
+}
+
+// noFamily reports whether err says that the system lacks the address family.
+func noFamily(err error) bool {
+	return errors.Is(err, syscall.EAFNOSUPPORT) || errors.Is(err, syscall.EADDRNOTAVAIL)
 }
 
 // ID is who the server is.
@@ -94,32 +122,36 @@ func (s *Server) Stats() Stats {
 	return s.registry.Stats()
 }
 
-// Serve answers until ctx ends, and closes the sockets then. It returns the
-// first error that a socket died of.
+// Close ends Serve and frees the endpoints. A closed server cannot serve again.
+func (s *Server) Close() error {
+	s.close()
+	return nil
+}
+
+// Serve answers until ctx ends or Close is called, and closes the sockets then: it
+// can be called once. The error is the first that a socket died of, and nil after
+// an end that was asked for.
 func (s *Server) Serve(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	defer s.close()
 	stop := context.AfterFunc(ctx, s.close)
 	defer stop()
+	failed := make(chan error, len(s.sockets))
 	var wg sync.WaitGroup
 	for i, c := range s.sockets {
 		wg.Go(func() {
 			if err := s.read(i, c); err != nil {
-				cancel(fmt.Errorf("rendezvous: %s: %w", c.Local(), err))
+				failed <- fmt.Errorf("rendezvous: %s: %w", c.Local(), err)
 			}
+			s.close()
 		})
 	}
-	s.tick(ctx)
+	s.tick()
 	wg.Wait()
-	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+	select {
+	case err := <-failed:
 		return err
-	}
-	return nil
-}
-
-func (s *Server) close() {
-	for _, c := range s.sockets {
-		_ = c.Close()
+	default:
+		return nil
 	}
 }
 
@@ -127,18 +159,25 @@ func (s *Server) close() {
 func (s *Server) read(local int, c *sock.Socket) error {
 	var out []Outgoing
 	return c.Read(func(from netip.AddrPort, b []byte) {
-		control := len(b) > 0 && b[0] < 4
 		s.mu.Lock()
-		out = s.registry.Step(time.Now(), local, from, b, out[:0])
+		var next time.Time
+		out, next = s.registry.Step(time.Now(), local, from, b, out[:0])
+		s.plan(next)
 		s.mu.Unlock()
 		s.write(out)
-		if control {
-			select {
-			case s.wake <- struct{}{}:
-			default:
-			}
-		}
 	})
+}
+
+// plan notes when the registry wants a Tick, under the lock.
+func (s *Server) plan(next time.Time) {
+	if !s.next.IsZero() && !next.Before(s.next) {
+		return
+	}
+	s.next = next
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
 }
 
 func (s *Server) write(out []Outgoing) {
@@ -149,21 +188,21 @@ func (s *Server) write(out []Outgoing) {
 	}
 }
 
-// tick repeats and forgets, until ctx ends.
-func (s *Server) tick(ctx context.Context) {
+// tick repeats and forgets, until the server is closed.
+func (s *Server) tick() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	var out []Outgoing
 	for {
 		select {
-		case <-ctx.Done():
+		case <-s.closed:
 			return
 		case <-timer.C:
 		case <-s.wake:
 		}
 		s.mu.Lock()
-		var next time.Time
-		out, next = s.registry.Tick(time.Now(), out[:0])
+		out, s.next = s.registry.Tick(time.Now(), out[:0])
+		next := s.next
 		s.mu.Unlock()
 		s.write(out)
 		timer.Reset(time.Until(next))

@@ -60,3 +60,13 @@ func AppendError(b []byte, request *stun.Message, code int, nonce []byte, unknow
 	}
 	return append(b, m.Raw...)
 }
+
+// AddFingerprint adds a FINGERPRINT (RFC 8489 §14.7) to a message that has none.
+func AddFingerprint(message []byte) []byte {
+	m := &stun.Message{Raw: message}
+	if m.Decode() != nil {
+		return message
+	}
+	_ = stun.Fingerprint.AddTo(m)
+	return m.Raw
+}

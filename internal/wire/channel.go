@@ -1,6 +1,10 @@
 package wire
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"github.com/pion/stun/v3"
+)
 
 // Channel is the number of a relay channel at its server, as seen by one node.
 type Channel uint16
@@ -52,4 +56,10 @@ func ParseChannelData(b []byte) (c Channel, data []byte, ok bool) {
 		return 0, nil, false
 	}
 	return c, b[ChannelOverhead : ChannelOverhead+n], true
+}
+
+// AppendStranger builds a ChannelError without HANDLE and SEALED, 20 bytes: the
+// server does not know the source of the data. Nothing authenticates it.
+func AppendStranger(b []byte, id TransactionID) []byte {
+	return append(b, newMessage(stun.NewType(ChannelError, stun.ClassIndication), id).Raw...)
 }

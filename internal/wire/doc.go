@@ -64,6 +64,7 @@ const (
 	FlagAccepting uint32 = 1 << iota // introductions to this ID go to this instance
 	FlagOpen                         // anyone may be introduced; without it, TAGS decide
 	FlagDisplaced                    // a newer instance accepts in this one's place
+	FlagKept                         // of an answer: the registration was there, with its channels
 )
 
 // Error codes of ours beside RFC 8489's 400, 401, 420 and 438.

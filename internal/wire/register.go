@@ -99,7 +99,7 @@ type Registered struct {
 	Observed []netip.AddrPort // the node's endpoints as the server sees them, one a family
 	Lifetime time.Duration    // of the registration without a refresh, in whole seconds
 	Revision uint32           // of the registration: counts its changes
-	Flags    uint32           // FlagDisplaced
+	Flags    uint32           // FlagDisplaced, FlagKept
 }
 
 // Append encodes r.

@@ -1,0 +1,78 @@
+package rendezvous
+
+import "bodkin/peer"
+
+// grave remembers a process that left. Its Register must not bring it back when it
+// is replayed, for as long as the NONCE in it is good.
+type grave struct {
+	id       peer.ID
+	instance uint64
+}
+
+type burial struct {
+	counter uint64 // the highest of its Registers
+	at      stamp
+}
+
+// bury ends a registration: the node said goodbye, or was silent too long.
+func (r *Registry) bury(g *registration) {
+	r.closeChannels(g)
+	r.forgetSources(g)
+	delete(r.byHandle, g.handle)
+	if first := r.byID[g.id]; first != g {
+		for first.sibling != g {
+			first = first.sibling
+		}
+		first.sibling = g.sibling
+	} else if g.sibling != nil {
+		r.byID[g.id] = g.sibling
+	} else {
+		delete(r.byID, g.id)
+	}
+	g.gone = true
+	if len(r.graves) < r.limits.Registrations {
+		d := grave{g.id, g.instance}
+		r.graves[d] = burial{g.counter, r.stamp}
+		r.buried = append(r.buried, d)
+	}
+}
+
+// sweep forgets what was not refreshed in time.
+func (r *Registry) sweep() {
+	for _, g := range r.byHandle {
+		if !r.sweepLegs(g) {
+			r.bury(g)
+		}
+	}
+	for len(r.buried) > 0 {
+		b, ok := r.graves[r.buried[0]]
+		if ok && r.stamp.since(b.at) < 2*nonceBucket {
+			break
+		}
+		delete(r.graves, r.buried[0])
+		r.buried = r.buried[1:]
+	}
+}
+
+// sweepLegs drops an address family that a node no longer refreshes, and reports
+// whether one is left.
+func (r *Registry) sweepLegs(g *registration) bool {
+	alive := func(i uint8) bool {
+		return g.legs[i].place.valid() && r.stamp.since(g.legs[i].seen) < r.limits.Lifetime
+	}
+	if !alive(g.primary) {
+		if !alive(1 - g.primary) {
+			return false
+		}
+		g.primary = 1 - g.primary
+	}
+	other := 1 - g.primary
+	if l := &g.legs[other]; l.place.valid() && !alive(other) {
+		if r.bySource[l.place] == g {
+			delete(r.bySource, l.place)
+		}
+		*l = leg{}
+		g.revision++
+	}
+	return true
+}
