@@ -69,11 +69,13 @@ const (
 	AgentSend AgentOp = iota + 32
 	// AgentRegistered says that the server knows us, Settled that it knows the
 	// latest that we said of ourselves. Again is set if it had forgotten us: relay
-	// channels are gone.
+	// channels are gone, but for those that requests under way open anew. To is
+	// where relayed data comes from and goes to.
 	AgentRegistered
 	// AgentFailed says why it does not; the Agent goes on trying.
 	AgentFailed
-	// AgentLost says that the server no longer answers; it goes on trying.
+	// AgentLost says that the server no longer answers; the Agent goes on trying.
+	// Relay channels may still be there when it succeeds.
 	AgentLost
 	// AgentResolve asks to look the server's name up again.
 	AgentResolve
@@ -127,6 +129,14 @@ type AgentAction struct {
 	Err        error
 }
 
+// AgentStats counts the packets that an Agent did not believe.
+type AgentStats struct {
+	Malformed uint64 // not a message
+	Forged    uint64 // not sealed by the server, or changed
+	Replayed  uint64
+	Strange   uint64 // not from the server's endpoint, or an answer to nothing asked
+}
+
 // Agent is a node's side of the rendezvous: it registers, keeps the mappings of
 // the node's socket alive, asks for introductions and takes them. It has no
 // I/O, clock or goroutine, and is not safe for concurrent use.
@@ -134,20 +144,24 @@ type Agent struct {
 	cfg     AgentConfig
 	secret  peer.Secret
 	servers []*serverLeg
-	primary *serverLeg
+	stats   AgentStats
 
 	state     agentState
-	handle    wire.Handle
-	keys      wire.LinkKeys
-	window    wire.Window
-	sequence  uint64
+	lead      *serverLeg // that the Register under way goes by
+	box       []byte     // of that Register
+	boxNonce  []byte
 	counter   uint64 // of our Registers
-	box       []byte // of the Register under way
 	hints     time.Time
 	failures  int // Registers that nothing valid answered
 	silentFor int // tries without any answer
 	reported  bool
 	wasUp     bool
+
+	primary  *serverLeg // where we are registered, as far as we know; nil if nowhere
+	handle   wire.Handle
+	keys     wire.LinkKeys
+	window   wire.Window
+	sequence uint64
 
 	description []byte
 	accepting   bool
@@ -158,8 +172,8 @@ type Agent struct {
 	revision    uint32
 	observed    []netip.AddrPort
 
-	asks     []*agentAsk
-	channels map[peer.ID]wire.Channel
+	requests []*agentRequest
+	channels map[wire.Channel]*agentChannel
 	nextChan wire.Channel
 	told     [16]wire.TransactionID // the latest introductions to us, a ring
 	toldN    int
@@ -168,6 +182,8 @@ type Agent struct {
 	out []AgentAction
 }
 
+// agentState is how far registering is. It starts anew while an older
+// registration goes on: nobody can end that with a word that is not sealed.
 type agentState uint8
 
 const (
@@ -181,13 +197,14 @@ const (
 // that is under way on it.
 type serverLeg struct {
 	ServerEndpoint
-	id       wire.TransactionID
-	nonce    []byte
-	attached bool // the server knows our endpoint in this family
-	tries    int
-	sentAt   time.Time
-	nextAt   time.Time
-	rtt      time.Duration
+	id         wire.TransactionID
+	nonce      []byte
+	tries      int
+	sentAt     time.Time
+	nextAt     time.Time
+	rtt        time.Duration
+	challenged time.Time // when a challenge last made us answer at once
+	nudged     time.Time // when a hint last made us refresh
 }
 
 const (
@@ -198,13 +215,20 @@ const (
 	// goes on. With 10% loss each way on both access links (34% a round trip) that
 	// is a false alarm once in 650 times.
 	helloTries = 6
-	// proveTries without an answer begin anew.
-	proveTries = 4
+	// proveTries without an answer begin anew, failedTries times before the server
+	// is reported to be another one.
+	proveTries  = 4
+	failedTries = 2
 	// refreshTries without an answer mean that the server is gone.
 	refreshTries = 8
 	// hintPause is how often an unauthenticated message can make us ask.
 	hintPause = 2 * time.Second
+	// secondLegPause is how long an address family rests that does not work.
+	secondLegPause = time.Minute
 )
+
+// MaxPeers is how many peers a node can name that may be introduced to it.
+const MaxPeers = wire.MaxTags
 
 // NewAgent makes an Agent. It fails only if the server's ID is not one.
 func NewAgent(cfg AgentConfig) (*Agent, error) {
@@ -218,8 +242,11 @@ func NewAgent(cfg AgentConfig) (*Agent, error) {
 	if cfg.Keepalive == 0 {
 		cfg.Keepalive = defaultKeepalive
 	}
-	return &Agent{cfg: cfg, secret: secret, channels: make(map[peer.ID]wire.Channel)}, nil
+	return &Agent{cfg: cfg, secret: secret, channels: make(map[wire.Channel]*agentChannel)}, nil
 }
+
+// Stats returns the counts of packets that were not believed.
+func (a *Agent) Stats() AgentStats { return a.stats }
 
 // Step takes an input at the time now and appends the actions to do. It wants to
 // be called again at next; a zero next means that only an input matters.
@@ -266,22 +293,6 @@ func (a *Agent) seal(t stun.MessageType, id wire.TransactionID, nonce []byte, co
 	return e.Seal(nil, &a.keys.ToServer, content)
 }
 
-func (a *Agent) setServers(endpoints []ServerEndpoint) {
-	same := len(endpoints) == len(a.servers) && !slices.ContainsFunc(a.servers, func(l *serverLeg) bool {
-		return !slices.Contains(endpoints, l.ServerEndpoint)
-	})
-	if same && a.state != stateIdle {
-		return
-	}
-	a.servers, a.primary = nil, nil
-	for _, e := range endpoints {
-		a.servers = append(a.servers, &serverLeg{ServerEndpoint: e})
-	}
-	if len(endpoints) > 0 {
-		a.hello()
-	}
-}
-
 func (a *Agent) update(in AgentInput) {
 	if slices.Equal(a.description, in.Description) && a.accepting == in.Accepting &&
 		slices.Equal(a.peers, in.Peers) && (a.peers == nil) == (in.Peers == nil) {
@@ -300,7 +311,7 @@ func (a *Agent) changed() {
 	a.dirty, a.settled = true, false
 	if a.state == stateUp {
 		a.primary.tries = 0
-		a.refresh(a.primary, true)
+		a.refresh(a.primary)
 	}
 }
 
@@ -316,7 +327,7 @@ func (a *Agent) registration() wire.Registration {
 	}
 	self := a.cfg.Key.ID()
 	for _, p := range a.peers {
-		if s, err := a.cfg.Key.Shared(p); err == nil && len(r.Tags) < wire.MaxTags {
+		if s, err := a.cfg.Key.Shared(p); err == nil && len(r.Tags) < MaxPeers {
 			r.Tags = append(r.Tags, wire.PolicyTag(s, p, self, a.cfg.Server, wire.Epoch(a.now)))
 		}
 	}
@@ -331,7 +342,6 @@ func (a *Agent) run() (next time.Time) {
 		}
 	}
 	if a.state == stateUp && a.peers != nil && a.epoch != wire.Epoch(a.now) {
-		a.epoch = wire.Epoch(a.now)
 		a.changed()
 	}
 	for _, l := range a.servers {
@@ -342,8 +352,8 @@ func (a *Agent) run() (next time.Time) {
 	for _, l := range a.servers {
 		earliest(l.nextAt)
 	}
-	if a.state == stateUp {
-		earliest(a.runAsks())
+	if a.primary != nil {
+		earliest(a.runRequests())
 	}
 	return next
 }

@@ -1,7 +1,6 @@
 package rendezvous
 
 import (
-	"net/netip"
 	"slices"
 	"time"
 
@@ -11,18 +10,26 @@ import (
 	"github.com/pion/stun/v3"
 )
 
-// agentAsk is a request for an introduction while it is under way.
-type agentAsk struct {
-	token  uint64
+// agentRequest is an Introduce or a CloseChannel while it is under way.
+type agentRequest struct {
+	method  stun.Method
+	id      wire.TransactionID
+	content wire.Attrs
+	channel wire.Channel
+	tries   int
+	nextAt  time.Time
+	token   uint64  // of an Introduce
+	target  peer.ID // of an Introduce
+}
+
+// agentChannel is a relay channel whose number we chose.
+type agentChannel struct {
 	target peer.ID
-	id     wire.TransactionID
-	ask    wire.Ask
-	tries  int
-	nextAt time.Time
+	open   bool // the server has it
 }
 
 const (
-	askTries = 8
+	requestTries = 8
 	// maxAsks bounds what a node has under way; the server's limits are lower.
 	maxAsks = 256
 )
@@ -30,51 +37,60 @@ const (
 // ask sends a request, and says at once which relay channel it opens.
 func (a *Agent) ask(in AgentInput) {
 	fail := func(err error) { a.emit(AgentAction{Op: AgentNotIntroduced, Token: in.Token, Err: err}) }
-	if a.state != stateUp || len(a.asks) >= maxAsks {
-		fail(ErrNoIntroduction)
-		return
-	}
 	secret, err := a.cfg.Key.Shared(in.Target)
 	if err != nil {
 		fail(err)
 		return
 	}
-	q := &agentAsk{token: in.Token, target: in.Target, id: a.transaction(), nextAt: a.now}
-	q.ask = wire.Ask{Target: in.Target, Channel: a.channel(in.Target), Offer: in.Offer}
+	c, ok := a.channel(in.Target)
+	if a.primary == nil || len(a.requests) >= maxAsks || !ok {
+		fail(ErrNoIntroduction)
+		return
+	}
+	ask := wire.Ask{Target: in.Target, Channel: c, Offer: in.Offer}
 	today := wire.Epoch(a.now)
 	for _, day := range []uint32{today, today - 1, today + 1} {
-		q.ask.Tags = append(q.ask.Tags, wire.PolicyTag(secret, a.cfg.Key.ID(), in.Target, a.cfg.Server, day))
+		ask.Tags = append(ask.Tags, wire.PolicyTag(secret, a.cfg.Key.ID(), in.Target, a.cfg.Server, day))
 	}
-	a.asks = append(a.asks, q)
-	a.emit(AgentAction{Op: AgentAsking, To: a.primary.ServerEndpoint, Token: in.Token, Channel: q.ask.Channel})
+	a.request(&agentRequest{method: wire.Introduce, content: ask.Append(nil), channel: c, token: in.Token, target: in.Target})
+	a.emit(AgentAction{Op: AgentAsking, To: a.primary.ServerEndpoint, Token: in.Token, Channel: c})
 }
 
-// channel is our number for the relay channel to a target: always the same, so
-// that being introduced again keeps the channel.
-func (a *Agent) channel(target peer.ID) wire.Channel {
-	if c, ok := a.channels[target]; ok {
-		return c
-	}
-	if a.channels == nil {
-		a.channels = make(map[peer.ID]wire.Channel)
-	}
-	c := wire.FirstAskedChannel + a.nextChan%wire.ChannelsPerHalf
-	a.nextChan++
-	a.channels[target] = c
-	return c
+func (a *Agent) request(q *agentRequest) {
+	q.id, q.nextAt = a.transaction(), a.now
+	a.requests = append(a.requests, q)
 }
 
-// runAsks repeats what is due and returns when the next one is.
-func (a *Agent) runAsks() (next time.Time) {
-	for _, q := range slices.Clone(a.asks) {
+// channel is our number for the relay channel to a target: the same as long as
+// there is one, so that being introduced again keeps the channel.
+func (a *Agent) channel(target peer.ID) (wire.Channel, bool) {
+	for c, x := range a.channels {
+		if x.target == target {
+			return c, true
+		}
+	}
+	for range wire.ChannelsPerHalf {
+		c := wire.FirstAskedChannel + a.nextChan%wire.ChannelsPerHalf
+		a.nextChan++
+		if a.channels[c] == nil {
+			a.channels[c] = &agentChannel{target: target}
+			return c, true
+		}
+	}
+	return 0, false
+}
+
+// runRequests sends what is due and returns when the next one is.
+func (a *Agent) runRequests() (next time.Time) {
+	for _, q := range slices.Clone(a.requests) {
 		if !a.now.Before(q.nextAt) {
-			if q.tries >= askTries {
+			if q.tries >= requestTries {
 				a.asked(q, AgentAction{Op: AgentNotIntroduced, Err: ErrNoIntroduction})
 				continue
 			}
 			q.nextAt = a.now.Add(a.primary.rto(q.tries))
 			q.tries++
-			a.send(a.primary, a.seal(stun.NewType(wire.Introduce, stun.ClassRequest), q.id, nil, q.ask.Append(nil)))
+			a.send(a.primary, a.seal(stun.NewType(q.method, stun.ClassRequest), q.id, nil, q.content))
 		}
 		if next.IsZero() || q.nextAt.Before(next) {
 			next = q.nextAt
@@ -83,114 +99,42 @@ func (a *Agent) runAsks() (next time.Time) {
 	return next
 }
 
-// asked ends a request with an answer.
-func (a *Agent) asked(q *agentAsk, answer AgentAction) {
-	a.asks = slices.DeleteFunc(a.asks, func(x *agentAsk) bool { return x == q })
-	answer.Token, answer.Channel = q.token, q.ask.Channel
+// answered ends the request of that transaction.
+func (a *Agent) answered(id wire.TransactionID) {
+	a.requests = slices.DeleteFunc(a.requests, func(q *agentRequest) bool { return q.id == id })
+}
+
+// asked ends a request with an answer. A number that never was a channel is free
+// again after a refusal.
+func (a *Agent) asked(q *agentRequest, answer AgentAction) {
+	a.answered(q.id)
+	if q.method != wire.Introduce {
+		return
+	}
+	if x := a.channels[q.channel]; x != nil && x.target == q.target {
+		if answer.Op == AgentIntroduced {
+			x.open = true
+		} else if !x.open {
+			delete(a.channels, q.channel)
+		}
+	}
+	answer.Token, answer.Channel = q.token, q.channel
 	a.emit(answer)
 }
 
-func (a *Agent) failAsks(err error) {
-	for _, q := range slices.Clone(a.asks) {
-		a.asked(q, AgentAction{Op: AgentNotIntroduced, Err: err})
-	}
-}
-
-// packet takes a STUN packet from one of the server's endpoints.
-func (a *Agent) packet(from netip.AddrPort, b []byte) {
-	i := slices.IndexFunc(a.servers, func(l *serverLeg) bool { return l.Addr == from })
-	m, err := wire.Decode(b)
-	if i < 0 || err != nil {
-		return
-	}
-	l := a.servers[i]
-	if e, err := wire.ParseEnvelope(m); err == nil {
-		a.sealed(l, e, m)
-		return
-	}
-	if m.Type.Class != stun.ClassErrorResponse || m.TransactionID != l.id {
-		// A repeated Ask meets a restarted server: the same hint.
-		if m.Type == stun.NewType(wire.Introduce, stun.ClassErrorResponse) &&
-			slices.ContainsFunc(a.asks, func(q *agentAsk) bool { return q.id == m.TransactionID }) {
-			a.hint()
-		}
-		return
-	}
-	var code stun.ErrorCodeAttribute
-	if code.GetFrom(m) != nil {
-		return
-	}
-	switch int(code.Code) {
-	case int(stun.CodeUnauthorized), int(stun.CodeStaleNonce):
-		if nonce, err := m.Get(stun.AttrNonce); err == nil && len(nonce) <= 128 {
-			a.challenged(l, nonce)
-		}
-	case wire.CodeUnknownRegistration:
-		a.hint()
-	case wire.CodeTooMany:
-		if a.state == stateProving && !a.reported {
-			a.reported = true
-			a.emit(AgentAction{Op: AgentFailed, Err: ErrServerFull})
-		}
-	}
-}
-
-// sealed takes what the server alone can have said.
-func (a *Agent) sealed(l *serverLeg, e wire.Envelope, m *stun.Message) {
-	if m.Type == stun.NewType(wire.Register, stun.ClassSuccessResponse) {
-		if a.state == stateProving && l == a.primary && e.ID == l.id && a.box != nil {
-			a.registered(l, e, m)
-		}
-		return
-	}
-	if a.state != stateUp || e.Handle != a.handle {
-		return
-	}
-	content, err := wire.Open(m, e.Sequence, &a.keys.ToNode)
-	if err != nil || !a.window.Take(e.Sequence) {
-		return
-	}
-	switch m.Type {
-	case stun.NewType(wire.Refresh, stun.ClassSuccessResponse):
-		a.refreshed(l, e, content)
-	case stun.NewType(wire.Introduce, stun.ClassSuccessResponse), stun.NewType(wire.Introduce, stun.ClassErrorResponse):
-		a.introduced(e, content)
-	case stun.NewType(wire.Introduced, stun.ClassRequest):
-		a.wanted(l, e, content)
-	case stun.NewType(wire.CloseChannel, stun.ClassIndication), stun.NewType(wire.ChannelError, stun.ClassIndication):
-		if c, ok := content.Channel(); ok {
-			a.channelLost(c)
-		}
-	case stun.NewType(wire.Notice, stun.ClassIndication):
-		if f, _ := content.Uint32(wire.AttrFlags); f&wire.FlagDisplaced != 0 {
-			a.displace()
-		}
-	}
-}
-
-func (a *Agent) refreshed(l *serverLeg, e wire.Envelope, content wire.Attrs) {
-	if e.ID != l.id {
-		return
-	}
-	r, err := wire.ParseRegistered(content)
-	if err != nil {
-		return
-	}
-	a.measure(l)
-	a.alive(l)
-	a.say(l, r, false)
-	if a.dirty {
-		a.refresh(a.primary, true)
+func (a *Agent) failRequests() {
+	for _, q := range slices.Clone(a.requests) {
+		a.asked(q, AgentAction{Op: AgentNotIntroduced, Err: ErrNoIntroduction})
 	}
 }
 
 // introduced takes the answer to a request of ours.
 func (a *Agent) introduced(e wire.Envelope, content wire.Attrs) {
-	i := slices.IndexFunc(a.asks, func(q *agentAsk) bool { return q.id == e.ID })
+	i := slices.IndexFunc(a.requests, func(q *agentRequest) bool { return q.id == e.ID && q.method == wire.Introduce })
 	if i < 0 {
-		return
+		return // answered already
 	}
-	q := a.asks[i]
+	q := a.requests[i]
 	if e.Type.Class == stun.ClassErrorResponse {
 		err := ErrNotReachable
 		if e.Code == wire.CodeTooMany {
@@ -201,6 +145,7 @@ func (a *Agent) introduced(e wire.Envelope, content wire.Attrs) {
 	}
 	p, err := wire.ParseParty(content)
 	if err != nil || p.ID != q.target {
+		a.stats.Malformed++
 		return
 	}
 	a.asked(q, AgentAction{Op: AgentIntroduced, To: a.primary.ServerEndpoint, Party: p})
@@ -211,6 +156,7 @@ func (a *Agent) introduced(e wire.Envelope, content wire.Attrs) {
 func (a *Agent) wanted(l *serverLeg, e wire.Envelope, content wire.Attrs) {
 	p, err := wire.ParseParty(content)
 	if err != nil {
+		a.stats.Malformed++
 		return
 	}
 	a.send(l, a.seal(stun.NewType(wire.Introduced, stun.ClassSuccessResponse), e.ID, nil, nil))
@@ -223,29 +169,33 @@ func (a *Agent) wanted(l *serverLeg, e wire.Envelope, content wire.Attrs) {
 }
 
 func (a *Agent) closeChannel(c wire.Channel) {
-	a.forgetChannel(c)
-	if a.state != stateUp {
+	delete(a.channels, c)
+	if a.primary == nil {
 		return
 	}
 	var content wire.Attrs
 	content.AddChannel(c)
-	a.send(a.primary, a.seal(stun.NewType(wire.CloseChannel, stun.ClassRequest), a.transaction(), nil, content))
+	a.request(&agentRequest{method: wire.CloseChannel, content: content, channel: c})
 }
 
 // channelLost drops a channel that the server does not have, unless our request
 // for it is still under way: data leaves beside the request, and may come first.
 func (a *Agent) channelLost(c wire.Channel) {
-	if slices.ContainsFunc(a.asks, func(q *agentAsk) bool { return q.ask.Channel == c }) {
+	if slices.ContainsFunc(a.requests, func(q *agentRequest) bool { return q.channel == c && q.method == wire.Introduce }) {
 		return
 	}
-	a.forgetChannel(c)
+	delete(a.channels, c)
 	a.emit(AgentAction{Op: AgentChannelLost, To: a.primary.ServerEndpoint, Channel: c})
 }
 
-func (a *Agent) forgetChannel(c wire.Channel) {
-	for target, x := range a.channels {
-		if x == c {
-			delete(a.channels, target)
+// forgetChannels forgets all channels, but for the numbers that requests under way
+// name.
+func (a *Agent) forgetChannels() {
+	a.requests = slices.DeleteFunc(a.requests, func(q *agentRequest) bool { return q.method == wire.CloseChannel })
+	for c, x := range a.channels {
+		x.open = false
+		if !slices.ContainsFunc(a.requests, func(q *agentRequest) bool { return q.channel == c }) {
+			delete(a.channels, c)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package rendezvous
 
 import (
+	"bytes"
 	"slices"
 	"time"
 
@@ -9,13 +10,35 @@ import (
 	"github.com/pion/stun/v3"
 )
 
+// setServers takes in where the server is. Endpoints that are not news change
+// nothing.
+func (a *Agent) setServers(endpoints []ServerEndpoint) {
+	same := len(endpoints) == len(a.servers) && !slices.ContainsFunc(a.servers, func(l *serverLeg) bool {
+		return !slices.Contains(endpoints, l.ServerEndpoint)
+	})
+	if same && a.state != stateIdle {
+		return
+	}
+	a.unlink()
+	a.servers, a.lead, a.state = nil, nil, stateIdle
+	for _, e := range endpoints {
+		a.servers = append(a.servers, &serverLeg{ServerEndpoint: e})
+	}
+	a.failures, a.reported = 0, false
+	if len(endpoints) > 0 {
+		a.hello(0)
+	}
+}
+
 // hello begins a registration: a Register without NONCE to every endpoint of the
-// server. The first that is answered leads.
-func (a *Agent) hello() {
-	a.state, a.primary, a.box = stateHello, nil, nil
+// server, after a pause. The first that is answered leads.
+func (a *Agent) hello(after time.Duration) {
+	a.state, a.lead, a.box = stateHello, nil, nil
 	for _, l := range a.servers {
-		l.id, l.nonce, l.attached, l.tries = a.transaction(), nil, false, 0
-		a.sayHello(l)
+		l.id, l.nonce, l.tries = a.transaction(), nil, 0
+		if l.nextAt = a.now.Add(after); after == 0 {
+			a.sayHello(l)
+		}
 	}
 }
 
@@ -31,9 +54,10 @@ func (a *Agent) sent(l *serverLeg) {
 	l.tries++
 }
 
-// prove sends a Register with NONCE and BOX: who we are, for the server alone.
-func (a *Agent) prove(l *serverLeg, fresh bool) {
-	if fresh {
+// prove sends a Register with NONCE and BOX: who we are, for the server alone. A
+// BOX is good for one NONCE.
+func (a *Agent) prove(l *serverLeg) {
+	if a.box == nil || !bytes.Equal(a.boxNonce, l.nonce) {
 		a.counter++
 		l.id, l.tries = a.transaction(), 0
 		box, err := wire.SealRegister(a.cfg.Key, a.cfg.Server, l.id, l.nonce, a.registration())
@@ -41,20 +65,19 @@ func (a *Agent) prove(l *serverLeg, fresh bool) {
 			a.emit(AgentAction{Op: AgentFailed, Err: err})
 			return
 		}
-		a.box, a.dirty, a.epoch = box, false, wire.Epoch(a.now)
+		a.box, a.boxNonce, a.dirty, a.epoch = box, l.nonce, false, wire.Epoch(a.now)
 	}
 	a.sent(l)
 	a.send(l, wire.AppendRegister(nil, l.id, l.nonce, a.box))
 }
 
-// refresh keeps a leg alive, or attaches it, or with everything tells what is
-// new.
-func (a *Agent) refresh(l *serverLeg, everything bool) {
+// refresh keeps a leg alive, or attaches it, and tells the server what is new.
+func (a *Agent) refresh(l *serverLeg) {
 	if l.tries == 0 {
 		l.id = a.transaction()
 	}
 	var content wire.Attrs
-	if everything || a.dirty && l == a.primary {
+	if a.dirty && l == a.primary {
 		content = a.registration().Append(nil)
 		a.dirty, a.epoch = false, wire.Epoch(a.now)
 	}
@@ -68,29 +91,23 @@ func (a *Agent) due(l *serverLeg) {
 	case a.state == stateHello && l.nonce == nil:
 		a.silent(l)
 		a.sayHello(l)
-	case a.state == stateProving && l == a.primary:
+	case a.state == stateProving && l == a.lead:
 		if l.tries >= proveTries {
-			a.failures++
-			if a.failures >= 2 && !a.reported {
-				a.reported = true
-				a.emit(AgentAction{Op: AgentFailed, Err: ErrWrongServer})
-			}
-			a.hello()
+			a.unproved()
 			return
 		}
-		a.prove(l, false)
+		a.prove(l)
 	case a.state == stateUp && l.tries >= refreshTries:
-		if l != a.primary {
-			l.attached, l.tries = false, 0
-			l.nextAt = a.now.Add(time.Minute)
+		if l == a.primary {
+			a.lost()
 			return
 		}
-		a.lost()
+		l.tries, l.nextAt = 0, a.now.Add(secondLegPause)
 	case a.state == stateUp:
 		if l.tries > 0 && l == a.primary {
 			a.dirty = true // the try that said it may not have arrived
 		}
-		a.refresh(l, false)
+		a.refresh(l)
 	default:
 		l.nextAt = time.Time{}
 	}
@@ -101,46 +118,79 @@ func (a *Agent) silent(l *serverLeg) {
 	if l.tries < helloTries {
 		return
 	}
+	a.unlink()
 	if a.silentFor++; a.silentFor%(4*len(a.servers)) == 1 {
 		a.emit(AgentAction{Op: AgentResolve})
 	}
+	a.report(ErrNoServer)
+}
+
+// unproved counts Registers that nothing answered though hellos were, and begins
+// again, each time later.
+func (a *Agent) unproved() {
+	if a.failures++; a.failures >= failedTries {
+		a.unlink()
+		a.report(ErrWrongServer)
+	}
+	var pause time.Duration
+	if a.failures >= failedTries {
+		pause = min(time.Second<<min(a.failures-failedTries, 5), 30*time.Second)
+	}
+	a.hello(pause)
+}
+
+// report says once why the server does not know us.
+func (a *Agent) report(err error) {
 	if !a.reported {
 		a.reported = true
-		a.emit(AgentAction{Op: AgentFailed, Err: ErrNoServer})
+		a.emit(AgentAction{Op: AgentFailed, Err: err})
 	}
 }
 
 // lost begins anew, and looks whether the server has moved.
 func (a *Agent) lost() {
-	a.emit(AgentAction{Op: AgentLost})
+	a.unlink()
 	a.emit(AgentAction{Op: AgentResolve})
-	a.failAsks(ErrNoIntroduction)
-	a.hello()
+	a.hello(0)
 }
 
-// challenged takes a NONCE: an answer that nobody has authenticated, which
-// changes nothing but what we send next.
+// unlink gives the registration up.
+func (a *Agent) unlink() {
+	if a.primary == nil {
+		return
+	}
+	a.primary = nil
+	a.emit(AgentAction{Op: AgentLost})
+	a.failRequests()
+}
+
+// challenged takes a NONCE: an answer that nobody has authenticated, which changes
+// nothing but what we send next, and only now and then when.
 func (a *Agent) challenged(l *serverLeg, nonce []byte) {
+	if bytes.Equal(l.nonce, nonce) {
+		return
+	}
+	l.nonce = bytes.Clone(nonce)
+	soon := a.now.Sub(l.challenged) >= hintPause
 	switch {
 	case a.state == stateHello:
-		l.nonce = slices.Clone(nonce)
-		l.nextAt = time.Time{}
-		if a.primary == nil {
-			a.primary, a.state = l, stateProving
-			a.measure(l)
-			a.prove(l, true)
+		l.nextAt, l.challenged = time.Time{}, a.now
+		a.lead, a.state = l, stateProving
+		a.measure(l)
+		a.prove(l)
+	case a.state == stateProving && l == a.lead:
+		if soon {
+			l.challenged = a.now
+			a.prove(l)
 		}
-	case a.state == stateProving && l == a.primary && !slices.Equal(l.nonce, nonce):
-		l.nonce = slices.Clone(nonce)
-		a.prove(l, true)
-	case a.state == stateProving && l.nonce == nil:
-		l.nonce = slices.Clone(nonce)
+	case a.state == stateProving:
 		l.nextAt = time.Time{}
-	case a.state == stateUp && !slices.Equal(l.nonce, nonce):
+	case a.state == stateUp && soon:
 		// Our endpoint is another one now, or this leg has yet to attach.
-		l.nonce, l.tries = slices.Clone(nonce), 0
+		l.challenged, l.tries = a.now, 0
 		a.dirty = a.dirty || l == a.primary
-		a.refresh(l, false)
+		a.refresh(l)
+	default: // the next try has it
 	}
 }
 
@@ -156,39 +206,44 @@ func (a *Agent) registered(l *serverLeg, e wire.Envelope, m *stun.Message) {
 	keys := wire.NewLinkKeys(a.secret, [32]byte(a.box), e.Handle, a.cfg.Key.ID(), a.cfg.Server, a.cfg.Instance)
 	content, err := wire.Open(m, e.Sequence, &keys.ToNode)
 	if err != nil {
+		a.stats.Forged++
 		return
 	}
 	r, err := wire.ParseRegistered(content)
 	if err != nil {
+		a.stats.Malformed++
 		return
 	}
-	a.handle, a.keys, a.window, a.sequence = e.Handle, keys, wire.Window{}, 0
+	a.primary, a.handle, a.keys, a.window, a.sequence = l, e.Handle, keys, wire.Window{}, 0
 	a.window.Take(e.Sequence)
 	a.state, a.failures, a.silentFor, a.reported = stateUp, 0, 0, false
 	a.box = nil
-	again := a.wasUp
+	again := a.wasUp && r.Flags&wire.FlagKept == 0
 	a.wasUp = true
 	a.measure(l)
 	a.alive(l)
-	a.settled = false
-	a.say(l, r, again)
 	if again {
-		a.failAsks(ErrNoIntroduction)
+		a.forgetChannels()
 	}
+	for _, q := range a.requests {
+		q.tries, q.nextAt = 0, a.now // nothing sealed before is any good
+	}
+	a.settled, a.revision, a.observed = false, 0, nil // all of it is news
+	a.say(l, r, again)
 	for _, other := range a.servers {
 		if other != l {
 			other.tries = 0
-			a.refresh(other, false)
+			a.refresh(other)
 		}
 	}
 	if a.dirty {
-		a.refresh(l, true)
+		a.refresh(l)
 	}
 }
 
 // alive notes that a leg's request was answered.
 func (a *Agent) alive(l *serverLeg) {
-	l.attached, l.tries = true, 0
+	l.tries = 0
 	// A tenth of jitter keeps nodes that started together apart.
 	var b [1]byte
 	_, _ = a.cfg.Rand.Read(b[:])
@@ -220,21 +275,34 @@ func (a *Agent) displace() {
 }
 
 // hint is an unauthenticated word that the server does not know us. It only
-// brings the next authenticated attempt forward, and not often.
+// brings the next authenticated attempt forward, and not often; what we have
+// stays until that says otherwise.
 func (a *Agent) hint() {
 	if a.state != stateUp || a.now.Sub(a.hints) < hintPause {
 		return
 	}
 	a.hints = a.now
-	a.hello()
+	a.hello(0)
+}
+
+// nudge is an unauthenticated word that the server does not know our endpoint: it
+// brings the next refresh forward.
+func (a *Agent) nudge(l *serverLeg) {
+	if a.state != stateUp || l.tries > 0 || a.now.Sub(l.nudged) < hintPause {
+		return
+	}
+	l.nudged = a.now
+	a.refresh(l)
 }
 
 func (a *Agent) leave() {
-	if a.state == stateUp {
+	if l := a.primary; l != nil {
 		r := a.registration()
 		r.Gone = true
-		a.send(a.primary, a.seal(stun.NewType(wire.Refresh, stun.ClassRequest), a.transaction(), a.primary.nonce, r.Append(nil)))
+		a.send(l, a.seal(stun.NewType(wire.Refresh, stun.ClassRequest), a.transaction(), l.nonce, r.Append(nil)))
+		a.primary = nil
+		a.failRequests()
 	}
-	a.state, a.servers, a.primary = stateIdle, nil, nil
-	a.failAsks(ErrNoIntroduction)
+	a.state, a.servers, a.lead, a.wasUp = stateIdle, nil, nil, false
+	clear(a.channels)
 }
