@@ -47,8 +47,6 @@ const (
 	Check
 	// Stop ends the attempt to open more holes; confirmed routes stay.
 	Stop
-	// Drop forgets the route (Local, From): a later introduction keeps it.
-	Drop
 )
 
 // Actions.
@@ -192,8 +190,6 @@ func (e *Engine) Step(now time.Time, in Input, out []Action) (actions []Action, 
 		}
 	case Stop:
 		e.finish()
-	case Drop:
-		e.pairs = slices.DeleteFunc(e.pairs, func(p *pair) bool { return p.local == in.Local && p.remote == unmap(in.From) })
 	default: // Tick: nothing but the time
 	}
 	next = e.run()

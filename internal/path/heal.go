@@ -47,9 +47,9 @@ func (p *Peer) step(a *attempt, in punch.Input) {
 		case punch.Heard:
 			p.hear(key)
 		case punch.Confirmed:
-			p.confirmed(a, Route{Key: key, Kind: o.Kind, RTT: o.RTT, Since: p.now})
+			p.confirmed(Route{Key: key, Kind: o.Kind, RTT: o.RTT, Since: p.now})
 		case punch.Lost:
-			if p.owner(key, a) == nil {
+			if !p.kept(key) {
 				p.removeRoute(key, "no answer")
 			}
 		case punch.Done:
@@ -59,27 +59,14 @@ func (p *Peer) step(a *attempt, in punch.Input) {
 	}
 }
 
-// owner is a newer attempt than a that keeps the same route, if there is one.
-func (p *Peer) owner(k Key, a *attempt) *attempt {
-	for _, b := range p.attempts {
-		if b == a {
-			return nil
-		}
-		if b.engine.Has(k.Local, k.To) {
-			return b
-		}
-	}
-	return nil
+// kept reports whether an attempt keeps a direct route alive. Several may: which
+// of them the peer has confirmed is not known here.
+func (p *Peer) kept(k Key) bool {
+	return slices.ContainsFunc(p.attempts, func(a *attempt) bool { return a.engine.Has(k.Local, k.To) })
 }
 
-// confirmed takes a route in, or its new round trip. Other attempts no longer
-// have to keep it alive.
-func (p *Peer) confirmed(a *attempt, r Route) {
-	for _, b := range p.attempts {
-		if b != a {
-			p.step(b, punch.Input{Op: punch.Drop, Local: r.Local, From: r.To})
-		}
-	}
+// confirmed takes a route in, or its new round trip.
+func (p *Peer) confirmed(r Route) {
 	if i := slices.IndexFunc(p.routes, func(o Route) bool { return o.Key == r.Key }); i >= 0 {
 		p.routes[i].RTT = r.RTT
 		if !p.rank() {

@@ -95,10 +95,10 @@ func (p *Peer) asked(in Input) {
 	})
 }
 
-// punch starts an engine. Older attempts after the same side's asking end; the
-// routes that they found stay theirs until the new one finds them too. When both
-// sides ask at once, both attempts go on: the two may learn of them in different
-// order, and would each keep what the other has ended.
+// punch starts an engine. Older attempts after the same side's asking end, and
+// keep the routes that they found. When both sides ask at once, both attempts go
+// on: the two may learn of them in different order, and would each keep what the
+// other has ended.
 func (p *Peer) punch(ours bool, nonce [32]byte, self, other punch.Side) {
 	for _, a := range p.attempts {
 		if a.ours == ours {
@@ -124,7 +124,7 @@ func (p *Peer) drop(a *attempt) {
 	p.attempts = slices.DeleteFunc(p.attempts, func(b *attempt) bool { return b == a })
 	p.retire(a)
 	for _, r := range slices.Clone(p.routes) {
-		if r.Direct() && a.engine.Has(r.Local, r.To) {
+		if r.Direct() && !p.kept(r.Key) {
 			p.removeRoute(r.Key, "too many attempts")
 		}
 	}

@@ -154,8 +154,8 @@ const (
 	// steady is how long a route must have lived for its loss to be news: one
 	// that comes and goes is asked for with backoff.
 	steady = 30 * time.Second
-	// maxAttempts bounds engines a peer: with one of each side's asking, and
-	// older ones with a route.
+	// maxAttempts bounds engines a peer: one of each side's asking, and older
+	// ones that keep routes alive.
 	maxAttempts = 4
 	// maxHeard bounds the sources that a peer's probes can open.
 	maxHeard = 64
