@@ -9,6 +9,7 @@ import (
 
 	"bodkin/internal/wire"
 	"bodkin/peer"
+	"bodkin/punch"
 
 	"github.com/pion/stun/v3"
 )
@@ -184,6 +185,14 @@ func messages() []message {
 		{name: "register-hello", again: againRegister, build: func() []byte {
 			return wire.AppendRegister(nil, transaction(2), nil, nil)
 		}},
+		{
+			name: "description", content: true,
+			build: func() []byte { return description },
+			again: func(b []byte) ([]byte, error) {
+				profile, candidates, err := punch.ParseDescription(b)
+				return punch.Side{Profile: profile, Candidates: candidates}.AppendDescription(nil), err
+			},
+		},
 		errorMessage("register-challenge", request(wire.Register), transaction(2), int(stun.CodeUnauthorized), nonceText),
 		{
 			name: "registration", content: true,
