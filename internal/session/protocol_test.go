@@ -23,7 +23,7 @@ func TestProtocolDocumentHasStreamsAndDatagrams(t *testing.T) {
 	want := map[string][]byte{
 		"stream":   appendHeader(nil, kindStream, "echo"),
 		"ping":     appendHeader(nil, kindPing, ""),
-		"drain":    quicvarint.Append(quicvarint.Append(appendHeader(nil, kindDrain, ""), 0), 64),
+		"drain":    quicvarint.Append(quicvarint.Append(appendHeader([]byte{}, kindDrain, ""), 0), 64),
 		"datagram": append(appendFlow(nil, 4), "hi"...),
 	}
 	blocks := regexp.MustCompile("(?ms)^```hex session-(\\S+)\n(.*?)^```$").FindAllStringSubmatch(string(text), -1)
