@@ -39,11 +39,14 @@ var rooms = map[string][]string{
 	"natlab":        {"nat"},
 	"natlab/netbed": {"nat", "natlab"},
 
+	"internal/matrix/trace": {"internal/wire", "natlab"},
+	"internal/matrix/page":  {"internal/matrix/trace"},
+
 	"internal/app/...": {"", "peer"},
 	"internal/control": {"", "peer", "internal/app/..."},
 	"internal/labrun":  {"", "peer", "natlab", "natlab/netbed"},
 	"internal/cli": {
-		"", "peer", "rendezvous", "natlab", "natlab/netbed",
+		"", "peer", "nat", "rendezvous", "natlab", "natlab/netbed",
 		"internal/sock", "internal/app/...", "internal/control", "internal/labrun",
 	},
 	"cmd/...":   {"internal/cli"},

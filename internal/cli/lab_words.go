@@ -1,0 +1,8 @@
+package cli
+
+// Beds, as the command line names them.
+const (
+	bedSim    = "sim"
+	bedModel  = "model"
+	bedKernel = "kernel"
+)
