@@ -31,7 +31,7 @@ func (a *Agent) packet(from netip.AddrPort, b []byte) {
 		a.sealed(l, e, m)
 	case m.Type.Class == stun.ClassErrorResponse:
 		a.plainError(l, m)
-	case m.Type == stun.NewType(wire.ChannelError, stun.ClassIndication):
+	case m.Type == stun.NewType(wire.ChannelError, stun.ClassIndication) && len(m.Attributes) == 0:
 		a.nudge(l)
 	default:
 		a.stats.Malformed++

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -41,12 +42,15 @@ func ParseURL(text string) (URL, error) {
 	if u.Scheme != Scheme {
 		return URL{}, fmt.Errorf("%w: %q does not begin with %s://; %s", ErrBadURL, text, Scheme, urlHint)
 	}
-	if u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+	if u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
 		return URL{}, fmt.Errorf("%w: %q has more than host, port and ID; %s", ErrBadURL, text, urlHint)
 	}
 	out := URL{Host: u.Hostname(), Port: DefaultPort}
 	if out.Host == "" {
 		return URL{}, fmt.Errorf("%w: %q has no host; %s", ErrBadURL, text, urlHint)
+	}
+	if !isHost(out.Host) {
+		return URL{}, fmt.Errorf("%w: %q is neither a name nor an IP address; write names as DNS has them (xn--…)", ErrBadURL, out.Host)
 	}
 	if p := u.Port(); p != "" {
 		n, err := strconv.ParseUint(p, 10, 16)
@@ -65,7 +69,17 @@ func ParseURL(text string) (URL, error) {
 	return out, nil
 }
 
+// isHost reports whether text is an IP address or made of what names in DNS are
+// made of.
+func isHost(text string) bool {
+	_, err := netip.ParseAddr(text)
+	return err == nil || !strings.ContainsFunc(text, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '.' && r != '_'
+	})
+}
+
 // String is the URL's text, always with its port.
 func (u URL) String() string {
-	return fmt.Sprintf("%s://%s/%s", Scheme, net.JoinHostPort(u.Host, strconv.Itoa(int(u.Port))), u.ID)
+	host := net.JoinHostPort(u.Host, strconv.Itoa(int(u.Port)))
+	return (&url.URL{Scheme: Scheme, Host: host, Path: "/" + u.ID.String()}).String()
 }

@@ -282,6 +282,17 @@ func messages() []message {
 		channelData("channel-data", wire.FirstAskedChannel, "hello"),
 		channelData("channel-data-relayed", wire.FirstServedChannel, "hello"),
 		sealed("channel-error", toA, wire.Envelope{Type: indication(wire.ChannelError), ID: transaction(10), Handle: handleA, Sequence: 3}, channelContent(wire.FirstAskedChannel)),
+		{
+			name:  "channel-stranger",
+			build: func() []byte { return wire.AppendStranger(nil, transaction(14)) },
+			again: func(b []byte) ([]byte, error) {
+				m, err := wire.Decode(b)
+				if err != nil || m.Type != indication(wire.ChannelError) {
+					return nil, err
+				}
+				return wire.AppendStranger(nil, m.TransactionID), nil
+			},
+		},
 		sealed("close-channel", toServerA, wire.Envelope{Type: request(wire.CloseChannel), ID: transaction(11), Handle: handleA, Sequence: 2}, channelContent(wire.FirstAskedChannel)),
 		sealed("close-channel-answer", toA, wire.Envelope{Type: success(wire.CloseChannel), ID: transaction(11), Handle: handleA, Sequence: 4}, nil),
 		sealed("channel-closed", toB, wire.Envelope{Type: indication(wire.CloseChannel), ID: transaction(12), Handle: handleB, Sequence: 4}, channelContent(wire.FirstServedChannel)),

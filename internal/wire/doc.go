@@ -83,7 +83,7 @@ const (
 	MaxDescription = 400
 	// TagSize is the size of one policy tag, MaxTags how many a Register holds.
 	TagSize = 16
-	MaxTags = 24
+	MaxTags = 32
 	// HelloPadding is the PADDING of a Register without a NONCE: it makes the
 	// request longer than the 401 that answers it.
 	HelloPadding = 64

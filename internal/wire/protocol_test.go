@@ -85,6 +85,7 @@ func TestProtocolDocumentHasEveryNumber(t *testing.T) {
 	}
 	for name, f := range map[string]uint32{
 		"ACCEPTING": wire.FlagAccepting, "OPEN": wire.FlagOpen, "DISPLACED": wire.FlagDisplaced,
+		"KEPT": wire.FlagKept,
 	} {
 		row("0x%08x", f, name)
 	}
