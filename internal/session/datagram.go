@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,22 +18,62 @@ import (
 	"github.com/quic-go/quic-go"
 )
 
-// MaxDatagram is the largest payload of a datagram, in bytes: what fits a QUIC
-// packet beside its headers.
-const MaxDatagram = 1150
+const (
+	// MaxDatagram is the largest payload of a datagram, in bytes: what fits a
+	// QUIC packet beside its headers.
+	MaxDatagram = 1150
+	// flowQueue is how many datagrams of a flow wait to be read; the newest is
+	// dropped when it is full.
+	flowQueue = 256
+	// outboxLength is how many datagrams of a session wait to leave, beside
+	// those that wait in QUIC.
+	outboxLength = 16
+	// maxEarly is how many datagrams wait for their flow to be opened.
+	maxEarly = 32
+)
 
-// flowQueue is how many datagrams of a flow wait to be read; the newest is
-// dropped when it is full.
-const flowQueue = 256
+// deadline is a moment that can be moved while somebody waits for it.
+type deadline struct {
+	mu    sync.Mutex
+	at    time.Time
+	moved chan struct{} // closed when it moves
+}
+
+func (d *deadline) set(t time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.at = t
+	if d.moved != nil {
+		close(d.moved)
+		d.moved = nil
+	}
+}
+
+// watch returns what ends a wait: the deadline, or its being moved. Call stop
+// after the wait.
+func (d *deadline) watch() (over <-chan time.Time, moved <-chan struct{}, stop func(), err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.moved == nil {
+		d.moved = make(chan struct{})
+	}
+	if d.at.IsZero() {
+		return nil, d.moved, func() {}, nil
+	}
+	left := time.Until(d.at)
+	if left <= 0 {
+		return nil, nil, nil, os.ErrDeadlineExceeded
+	}
+	timer := time.NewTimer(left)
+	return timer.C, d.moved, func() { timer.Stop() }, nil
+}
 
 // inbox holds received datagrams for a reader with deadlines.
 type inbox struct {
 	queue    chan datagram
 	done     chan struct{}
 	once     sync.Once
-	mu       sync.Mutex
-	deadline time.Time
-	moved    chan struct{} // closed when the deadline moves
+	deadline deadline
 	Dropped  atomic.Uint64
 }
 
@@ -42,7 +83,7 @@ type datagram struct {
 }
 
 func newInbox() *inbox {
-	return &inbox{queue: make(chan datagram, flowQueue), done: make(chan struct{}), moved: make(chan struct{})}
+	return &inbox{queue: make(chan datagram, flowQueue), done: make(chan struct{})}
 }
 
 func (i *inbox) put(d datagram) {
@@ -55,37 +96,22 @@ func (i *inbox) put(d datagram) {
 
 func (i *inbox) close() { i.once.Do(func() { close(i.done) }) }
 
-func (i *inbox) setDeadline(t time.Time) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.deadline = t
-	close(i.moved)
-	i.moved = make(chan struct{})
-}
-
 func (i *inbox) get() (datagram, error) {
 	for {
-		i.mu.Lock()
-		deadline, moved := i.deadline, i.moved
-		i.mu.Unlock()
-		var expired <-chan time.Time
-		if !deadline.IsZero() {
-			left := time.Until(deadline)
-			if left <= 0 {
-				return datagram{}, os.ErrDeadlineExceeded
-			}
-			timer := time.NewTimer(left)
-			defer timer.Stop()
-			expired = timer.C
+		over, moved, stop, err := i.deadline.watch()
+		if err != nil {
+			return datagram{}, err
 		}
 		select {
 		case d := <-i.queue:
+			stop()
 			return d, nil
 		case <-i.done:
+			stop()
 			return datagram{}, net.ErrClosed
 		case <-moved:
-		case <-expired:
-			return datagram{}, os.ErrDeadlineExceeded
+			stop()
+		case <-over:
 		}
 	}
 }
@@ -100,10 +126,16 @@ type PacketFlow struct {
 	service  string
 	inbox    *inbox
 	listener *PacketListener // whose inbox it is; nil: its own
+	write    deadline
+	done     chan struct{} // closed with the flow
+	once     sync.Once
 }
 
 func (s *session) newFlow(stream *quic.Stream, service string, l *PacketListener) *PacketFlow {
-	f := &PacketFlow{s: s, stream: stream, id: uint64(stream.StreamID()), service: service, listener: l}
+	f := &PacketFlow{
+		s: s, stream: stream, id: uint64(stream.StreamID()), service: service, listener: l,
+		done: make(chan struct{}),
+	}
 	if l != nil {
 		f.inbox = l.inbox
 	} else {
@@ -111,26 +143,40 @@ func (s *session) newFlow(stream *quic.Stream, service string, l *PacketListener
 	}
 	s.mu.Lock()
 	s.flows[f.id] = f
+	s.early = slices.DeleteFunc(s.early, func(e earlyDatagram) bool {
+		if e.flow == f.id {
+			f.inbox.put(datagram{e.data, f})
+		}
+		return e.flow == f.id
+	})
 	s.mu.Unlock()
-	s.m.wg.Go(func() {
+	if !s.m.begin() {
+		f.end()
+		return f
+	}
+	go func() {
+		defer s.m.wg.Done()
 		// Nothing is ever written to the stream: its end is the flow's.
 		_, _ = io.Copy(io.Discard, stream)
 		f.end()
-	})
+	}()
 	return f
 }
 
 // end forgets a flow.
 func (f *PacketFlow) end() {
-	f.s.mu.Lock()
-	delete(f.s.flows, f.id)
-	f.s.mu.Unlock()
-	f.stream.CancelRead(codeDone)
-	_ = f.stream.Close()
-	f.s.ledger.consumed(f.id)
-	if f.listener == nil {
-		f.inbox.close()
-	}
+	f.once.Do(func() {
+		f.s.mu.Lock()
+		delete(f.s.flows, f.id)
+		f.s.mu.Unlock()
+		f.stream.CancelRead(codeDone)
+		_ = f.stream.Close()
+		f.s.ledger.consumed(f.id)
+		close(f.done)
+		if f.listener == nil {
+			f.inbox.close()
+		}
+	})
 }
 
 func (s *session) closeFlows() {
@@ -145,8 +191,14 @@ func (s *session) closeFlows() {
 	}
 }
 
-// receiveDatagrams hands datagrams to their flows. One whose flow is not open,
-// or not open yet, is lost: they are unreliable.
+// earlyDatagram is one that overtook the stream that opens its flow.
+type earlyDatagram struct {
+	flow uint64
+	data []byte
+}
+
+// receiveDatagrams hands datagrams to their flows. One whose flow is not open
+// yet waits for it among the latest few; of a flow that has ended it is lost.
 func (s *session) receiveDatagrams() {
 	for {
 		b, err := s.conn.ReceiveDatagram(s.conn.Context())
@@ -159,9 +211,29 @@ func (s *session) receiveDatagrams() {
 		}
 		s.mu.Lock()
 		f := s.flows[id]
+		if f == nil {
+			if len(s.early) == maxEarly {
+				s.early = slices.Delete(s.early, 0, 1)
+			}
+			s.early = append(s.early, earlyDatagram{id, payload})
+		}
 		s.mu.Unlock()
 		if f != nil {
 			f.inbox.put(datagram{payload, f})
+		}
+	}
+}
+
+// sendDatagrams hands datagrams to QUIC, which makes the sender wait.
+func (s *session) sendDatagrams() {
+	for {
+		select {
+		case b := <-s.outbox:
+			if err := s.conn.SendDatagram(b); err != nil {
+				s.m.cfg.Logger.Debug("datagram not sent", "peer", s.id.Short(), "bytes", len(b), "error", err)
+			}
+		case <-s.conn.Context().Done():
+			return
 		}
 	}
 }
@@ -191,19 +263,42 @@ func (f *PacketFlow) Read(b []byte) (int, error) {
 	return copy(b, d.data), nil
 }
 
-// Write sends one datagram.
-func (f *PacketFlow) Write(b []byte) (int, error) {
+// Write sends one datagram. It waits while the session sends at its limit, until
+// the write deadline.
+func (f *PacketFlow) Write(b []byte) (int, error) { return f.send(b, &f.write) }
+
+func (f *PacketFlow) send(b []byte, until *deadline) (int, error) {
 	if len(b) > MaxDatagram {
 		return 0, fmt.Errorf("datagram of %d bytes: the largest has %d", len(b), MaxDatagram)
 	}
-	err := f.s.conn.SendDatagram(append(appendFlow(make([]byte, 0, len(b)+8), f.id), b...))
-	if err != nil {
-		if _, ok := errors.AsType[*quic.DatagramTooLargeError](err); ok {
-			return 0, fmt.Errorf("datagram of %d bytes: %w", len(b), err)
+	d := append(appendFlow(make([]byte, 0, len(b)+8), f.id), b...)
+	ended := f.s.conn.Context()
+	for {
+		over, moved, stop, err := until.watch()
+		if err != nil {
+			return 0, err
 		}
-		return 0, f.s.explain(f.service, err)
+		// Where several can go on the choice is random: what has ended comes first.
+		select {
+		case <-ended.Done():
+			stop()
+			return 0, f.s.explain(f.service, context.Cause(ended))
+		case <-f.done:
+			stop()
+			return 0, net.ErrClosed
+		default:
+		}
+		select {
+		case f.s.outbox <- d:
+			stop()
+			return len(b), nil
+		case <-ended.Done():
+		case <-f.done:
+		case <-moved:
+		case <-over:
+		}
+		stop()
 	}
-	return len(b), nil
 }
 
 // Close ends the flow on both sides.
@@ -223,17 +318,22 @@ func (f *PacketFlow) LocalAddr() net.Addr {
 // RemoteAddr is the peer and the flow: WriteTo of a PacketListener takes it.
 func (f *PacketFlow) RemoteAddr() net.Addr { return Addr{f.s.id, f.service, f} }
 
-// SetDeadline sets the deadline of Read; Write never waits.
-func (f *PacketFlow) SetDeadline(t time.Time) error { return f.SetReadDeadline(t) }
+// SetDeadline sets the deadlines of Read and Write.
+func (f *PacketFlow) SetDeadline(t time.Time) error {
+	return errors.Join(f.SetReadDeadline(t), f.SetWriteDeadline(t))
+}
 
 // SetReadDeadline implements [net.Conn].
 func (f *PacketFlow) SetReadDeadline(t time.Time) error {
-	f.inbox.setDeadline(t)
+	f.inbox.deadline.set(t)
 	return nil
 }
 
-// SetWriteDeadline implements [net.Conn]; Write never waits.
-func (f *PacketFlow) SetWriteDeadline(time.Time) error { return nil }
+// SetWriteDeadline implements [net.Conn].
+func (f *PacketFlow) SetWriteDeadline(t time.Time) error {
+	f.write.set(t)
+	return nil
+}
 
 // PacketListener takes the datagrams to one service, of all peers and flows, as
 // a [net.PacketConn].
@@ -241,6 +341,7 @@ type PacketListener struct {
 	m       *Manager
 	service string
 	inbox   *inbox
+	write   deadline
 }
 
 // ListenPacket takes datagrams to a service from now on.
@@ -270,13 +371,17 @@ func (l *PacketListener) ReadFrom(b []byte) (int, net.Addr, error) {
 	return copy(b, d.data), d.from.RemoteAddr(), nil
 }
 
-// WriteTo answers on the flow that ReadFrom named.
+// WriteTo answers on the flow that ReadFrom named. It waits while the session
+// with that peer sends at its limit, until the write deadline.
 func (l *PacketListener) WriteTo(b []byte, to net.Addr) (int, error) {
 	a, ok := to.(Addr)
 	if !ok || a.flow == nil {
 		return 0, fmt.Errorf("write to %v: it is not an address that ReadFrom returned", to)
 	}
-	return a.flow.Write(b)
+	if a.flow.listener != l {
+		return 0, fmt.Errorf("write to %v: it is another listener's", to)
+	}
+	return a.flow.send(b, &l.write)
 }
 
 // LocalAddr is this node and the service.
@@ -310,14 +415,19 @@ func (l *PacketListener) Close() error {
 
 func (l *PacketListener) end() { l.inbox.close() }
 
-// SetDeadline sets the deadline of ReadFrom; WriteTo never waits.
-func (l *PacketListener) SetDeadline(t time.Time) error { return l.SetReadDeadline(t) }
+// SetDeadline sets the deadlines of ReadFrom and WriteTo.
+func (l *PacketListener) SetDeadline(t time.Time) error {
+	return errors.Join(l.SetReadDeadline(t), l.SetWriteDeadline(t))
+}
 
 // SetReadDeadline implements [net.PacketConn].
 func (l *PacketListener) SetReadDeadline(t time.Time) error {
-	l.inbox.setDeadline(t)
+	l.inbox.deadline.set(t)
 	return nil
 }
 
-// SetWriteDeadline implements [net.PacketConn]; WriteTo never waits.
-func (l *PacketListener) SetWriteDeadline(time.Time) error { return nil }
+// SetWriteDeadline implements [net.PacketConn].
+func (l *PacketListener) SetWriteDeadline(t time.Time) error {
+	l.write.set(t)
+	return nil
+}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -59,16 +60,22 @@ func (s *session) done(stream *quic.Stream) {
 // does not say when a stream's end was acknowledged, and acknowledged is not
 // read.
 type ledger struct {
-	mu      sync.Mutex
-	unread  map[uint64]bool // streams that we have not read to the end
-	highest int64           // the latest stream that the peer opened; -1: none
-	ended   map[uint64]bool // streams whose end we have written
-	leaving bool            // the peer asked to be let go: it reads no more
-	changed chan struct{}
+	mu       sync.Mutex
+	unread   map[uint64]bool // streams that we have not read to the end
+	highest  int64           // the latest stream that the peer opened; -1: none
+	ended    map[uint64]bool // streams whose end we have written
+	settling bool            // some of these are being asked for
+	leaving  bool            // the peer asked to be let go: it reads no more
+	changed  chan struct{}
 }
 
-// maxDrain bounds how many ended streams are remembered and asked for.
-const maxDrain = 1 << 14
+const (
+	// maxDrain bounds how many ended streams are remembered and asked for.
+	maxDrain = 1 << 14
+	// settleAt is how many make us ask in between, to forget those that were
+	// read: a connection that lives for long ends any number of streams.
+	settleAt = 1 << 10
+)
 
 func (l *ledger) init() {
 	l.unread, l.ended = make(map[uint64]bool), make(map[uint64]bool)
@@ -101,12 +108,48 @@ func (l *ledger) change(f func()) {
 	l.changed = make(chan struct{})
 }
 
-func (l *ledger) finished(id uint64) {
+// finished remembers a stream that we have ended, and reports whether it is time
+// to settle.
+func (l *ledger) finished(id uint64) (settle bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.ended) < maxDrain {
 		l.ended[id] = true
 	}
+	settle = len(l.ended) >= settleAt && !l.settling
+	l.settling = l.settling || settle
+	return settle
+}
+
+// open are the streams that we have ended, and that the peer may not have read.
+func (l *ledger) open() []uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Collect(maps.Keys(l.ended))
+}
+
+// settled forgets streams that the peer has read.
+func (l *ledger) settled(ids []uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, id := range ids {
+		delete(l.ended, id)
+	}
+	l.settling = false
+}
+
+// finished notes that we have ended a stream.
+func (s *session) finished(id uint64) {
+	if !s.ledger.finished(id) || !s.m.begin() {
+		return
+	}
+	go func() {
+		defer s.m.wg.Done()
+		ids := s.ledger.open()
+		if s.ask(s.conn.Context(), kindSettle, ids) == nil {
+			s.ledger.settled(ids)
+		}
+	}()
 }
 
 // wait returns when all those streams were read to the end here. A stream that
@@ -148,24 +191,24 @@ func (s *session) drain(ctx context.Context) error {
 			cancel(errPeerLeaves)
 		}
 	}()
-	err := s.ask(ctx)
+	err := s.ask(ctx, kindDrain, s.ledger.open())
 	if errors.Is(context.Cause(ctx), errPeerLeaves) {
 		return nil
 	}
 	return err
 }
 
-func (s *session) ask(ctx context.Context) error {
-	s.ledger.mu.Lock()
-	var list []byte
-	for id := range s.ledger.ended {
-		list = quicvarint.Append(list, id)
-	}
-	s.ledger.mu.Unlock()
-	if len(list) == 0 {
+// ask asks the peer about streams, and returns when it has read all of them. With
+// kindDrain it also says that we leave.
+func (s *session) ask(ctx context.Context, k kind, ids []uint64) error {
+	if len(ids) == 0 {
 		return nil
 	}
-	stream, err := s.open(ctx, kindDrain, "")
+	var list []byte
+	for _, id := range ids {
+		list = quicvarint.Append(list, id)
+	}
+	stream, err := s.open(ctx, k, "")
 	if err != nil {
 		return err
 	}
@@ -193,13 +236,15 @@ func (s *session) ask(ctx context.Context) error {
 	return nil
 }
 
-func (s *session) answerDrain(stream *quic.Stream) {
+func (s *session) answerDrain(stream *quic.Stream, k kind) {
 	ids, err := readDrain(stream)
 	if err != nil {
 		s.refuse(stream, codeBadHeader)
 		return
 	}
-	s.ledger.peerLeaves()
+	if k == kindDrain {
+		s.ledger.peerLeaves()
+	}
 	var parity uint64 // of streams that the peer opens: even if it is the client
 	if s.dialled {
 		parity = 1

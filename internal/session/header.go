@@ -17,6 +17,7 @@ const (
 	kindDatagram kind = 2 // a flow of datagrams to a service
 	kindPing     kind = 3 // answered with one byte
 	kindDrain    kind = 4 // see drain.go
+	kindSettle   kind = 5
 )
 
 // MaxService is the longest name of a service, in bytes.
@@ -33,7 +34,7 @@ func checkService(name string) error {
 }
 
 // appendHeader builds what a stream begins with: kind, length of the service's
-// name, and the name; a ping and a drain have an empty one.
+// name, and the name; the others have an empty one.
 func appendHeader(b []byte, k kind, service string) []byte {
 	return append(append(b, byte(k), byte(len(service))), service...)
 }
@@ -49,7 +50,7 @@ func readHeader(r io.Reader) (kind, string, error) {
 		return 0, "", err
 	}
 	needsName := k == kindStream || k == kindDatagram
-	if k < kindStream || k > kindDrain || needsName != (len(name) > 0) {
+	if k < kindStream || k > kindSettle || needsName != (len(name) > 0) {
 		return 0, "", errHeader
 	}
 	return k, string(name), nil

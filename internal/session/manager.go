@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -68,9 +69,10 @@ type Manager struct {
 
 // dialling is a connection under way that several callers wait for.
 type dialling struct {
-	done chan struct{}
-	s    *session
-	err  error
+	done   chan struct{}
+	s      *session
+	err    error
+	gaveUp bool // the caller that dialled, not the connection, was at an end
 }
 
 var (
@@ -85,6 +87,25 @@ var (
 // left for a narrower one at any moment.
 const packetSize = 1228
 
+const (
+	// maxStreams is how many streams of a peer are open at once; the next one
+	// waits there.
+	maxStreams = 1 << 13
+	// maxSessions bounds the connections of one peer: two where both dialled at
+	// once, and those of other processes with its key.
+	maxSessions = 32
+)
+
+// quicSilence keeps quic-go from writing to standard error that the system gives
+// smaller buffers than it wishes for; ours are sock's affair.
+const quicSilence = "QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING"
+
+var silenceQUIC = sync.OnceFunc(func() {
+	if _, set := os.LookupEnv(quicSilence); !set {
+		_ = os.Setenv(quicSilence, "true")
+	}
+})
+
 func quicConfig() *quic.Config {
 	return &quic.Config{
 		HandshakeIdleTimeout:           15 * time.Second,
@@ -93,7 +114,7 @@ func quicConfig() *quic.Config {
 		MaxStreamReceiveWindow:         32 << 20,
 		InitialConnectionReceiveWindow: 4 << 20,
 		MaxConnectionReceiveWindow:     64 << 20,
-		MaxIncomingStreams:             1 << 16,
+		MaxIncomingStreams:             maxStreams,
 		MaxIncomingUniStreams:          -1,
 		InitialPacketSize:              packetSize,
 		DisablePathMTUDiscovery:        true,
@@ -103,6 +124,7 @@ func quicConfig() *quic.Config {
 
 // NewManager makes a Manager and begins to accept.
 func NewManager(cfg Config) (*Manager, error) {
+	silenceQUIC()
 	cert, err := certificate(cfg.Key)
 	if err != nil {
 		return nil, err
@@ -168,8 +190,10 @@ func (m *Manager) acceptAll(l *quic.Listener) {
 			_ = c.CloseWithError(codeWrongPeer, "identity")
 		case m.cfg.Admit != nil && !m.cfg.Admit(id):
 			_ = c.CloseWithError(codeNotAdmitted, "not allowed")
+		case m.sessionsOf(id) >= maxSessions:
+			_ = c.CloseWithError(codeTooMany, "too many sessions")
 		default:
-			m.add(&session{m: m, conn: c, id: id, overlay: overlay, best: make(chan Class, 1)})
+			m.add(m.newSession(c, id, overlay))
 		}
 	}
 }
@@ -181,6 +205,22 @@ func overlayOf(a net.Addr) netip.Addr {
 	return netip.Addr{}
 }
 
+func (m *Manager) sessionsOf(id peer.ID) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.sessions[id])
+}
+
+// begin counts something that Close has to wait for; false if it is too late.
+func (m *Manager) begin() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.closed {
+		m.wg.Add(1)
+	}
+	return !m.closed
+}
+
 // add begins a session; false if the Manager is closed.
 func (m *Manager) add(s *session) bool {
 	m.mu.Lock()
@@ -190,6 +230,7 @@ func (m *Manager) add(s *session) bool {
 		return false
 	}
 	m.sessions[s.id] = append(m.sessions[s.id], s)
+	m.wg.Add(1) // done by run
 	m.mu.Unlock()
 	if m.cfg.Opened != nil {
 		m.cfg.Opened(s.overlay)
@@ -249,6 +290,7 @@ func (m *Manager) session(ctx context.Context, id peer.ID, remote netip.AddrPort
 		m.mu.Unlock()
 		if mine {
 			d.s, d.err = m.connect(ctx, id, remote)
+			d.gaveUp = d.err != nil && ctx.Err() != nil
 			m.mu.Lock()
 			delete(m.dialling, remote.Addr())
 			m.mu.Unlock()
@@ -257,14 +299,10 @@ func (m *Manager) session(ctx context.Context, id peer.ID, remote netip.AddrPort
 		}
 		select {
 		case <-d.done:
-			if d.err == nil {
-				return d.s, nil
+			if d.gaveUp && ctx.Err() == nil {
+				continue // sooner than we would
 			}
-			// The other caller may have given up sooner than we would.
-			if ctx.Err() == nil && errors.Is(d.err, context.Canceled) {
-				continue
-			}
-			return nil, d.err
+			return d.s, d.err
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
@@ -279,7 +317,8 @@ func (m *Manager) connect(ctx context.Context, id peer.ID, remote netip.AddrPort
 		}
 		return nil, fmt.Errorf("connect: %w", err)
 	}
-	s := &session{m: m, conn: c, id: id, overlay: remote.Addr(), dialled: true, best: make(chan Class, 1), class: Class(remote.Port())}
+	s := m.newSession(c, id, remote.Addr())
+	s.dialled, s.class = true, Class(remote.Port())
 	if !m.add(s) {
 		return nil, ErrClosed
 	}

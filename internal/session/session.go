@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"sync"
+	"time"
 
 	"bodkin/peer"
 
@@ -18,6 +20,7 @@ const (
 	codeWrongPeer
 	codeNotAdmitted
 	codeRestarted
+	codeTooMany
 )
 
 // Why a stream ends.
@@ -51,6 +54,15 @@ var reasons = map[quic.StreamErrorCode]string{
 	codeBadHeader:      "it did not understand; is it of another version?",
 }
 
+var sessionReasons = map[quic.ApplicationErrorCode]string{
+	codeWrongPeer:   "it knows another node under our address; try again",
+	codeNotAdmitted: "it does not allow this node to connect; ask its owner",
+	codeTooMany:     "this node has too many sessions with it",
+}
+
+// headerTime is how long a stream may take to say what it is for.
+const headerTime = 30 * time.Second
+
 // session is one QUIC connection with a peer.
 type session struct {
 	m       *Manager
@@ -62,8 +74,22 @@ type session struct {
 	best    chan Class // the latest wish
 	ledger  ledger
 
+	outbox chan []byte // datagrams
+
 	mu    sync.Mutex
 	flows map[uint64]*PacketFlow
+	early []earlyDatagram
+}
+
+func (m *Manager) newSession(c *quic.Conn, id peer.ID, overlay netip.Addr) *session {
+	s := &session{
+		m: m, conn: c, id: id, overlay: overlay,
+		best:   make(chan Class, 1),
+		outbox: make(chan []byte, outboxLength),
+		flows:  make(map[uint64]*PacketFlow),
+	}
+	s.ledger.init()
+	return s
 }
 
 // bySmaller reports whether the side with the smaller ID dialled the session.
@@ -75,14 +101,11 @@ func (s *session) bySmaller() bool {
 
 // run starts what runs for a session until its connection ends.
 func (s *session) run() {
-	s.ledger.init()
-	s.flows = make(map[uint64]*PacketFlow)
-	jobs := []func(){s.acceptStreams, s.receiveDatagrams}
+	jobs := []func(){s.acceptStreams, s.receiveDatagrams, s.sendDatagrams}
 	if s.dialled {
 		jobs = append(jobs, s.migrate)
 	}
 	var wg sync.WaitGroup
-	s.m.wg.Add(1)
 	for _, job := range jobs {
 		wg.Go(job)
 	}
@@ -104,13 +127,21 @@ func (s *session) acceptStreams() {
 			return
 		}
 		s.ledger.accepted(uint64(stream.StreamID()))
-		s.m.wg.Go(func() { s.serve(stream) })
+		if !s.m.begin() {
+			return
+		}
+		go func() {
+			defer s.m.wg.Done()
+			s.serve(stream)
+		}()
 	}
 }
 
 // serve reads a stream's header and hands the stream to whom it is for.
 func (s *session) serve(stream *quic.Stream) {
+	_ = stream.SetReadDeadline(time.Now().Add(headerTime))
 	k, service, err := readHeader(stream)
+	_ = stream.SetReadDeadline(time.Time{})
 	if err != nil {
 		s.refuse(stream, codeBadHeader)
 		return
@@ -118,8 +149,8 @@ func (s *session) serve(stream *quic.Stream) {
 	switch k {
 	case kindPing:
 		s.answerPing(stream)
-	case kindDrain:
-		s.answerDrain(stream)
+	case kindDrain, kindSettle:
+		s.answerDrain(stream, k)
 	case kindStream, kindDatagram:
 		if s.m.cfg.Allow != nil && !s.m.cfg.Allow(s.id, service) {
 			s.refuse(stream, codeNotAllowed)
@@ -161,6 +192,7 @@ func (s *session) open(ctx context.Context, k kind, service string) (*quic.Strea
 	}
 	s.ledger.opened(uint64(stream.StreamID()))
 	if _, err := stream.Write(appendHeader(nil, k, service)); err != nil {
+		s.done(stream)
 		return nil, s.explain(service, err)
 	}
 	return stream, nil
@@ -168,15 +200,19 @@ func (s *session) open(ctx context.Context, k kind, service string) (*quic.Strea
 
 // explain turns what the peer refused into a RefusedError.
 func (s *session) explain(service string, err error) error {
-	var stream *quic.StreamError
-	if errors.As(err, &stream) && stream.Remote {
+	if stream, ok := errors.AsType[*quic.StreamError](err); ok && stream.Remote {
+		if stream.ErrorCode == codeDone {
+			return fmt.Errorf("peer %s closed the connection: %w", s.id.Short(), io.ErrClosedPipe)
+		}
 		if reason := reasons[stream.ErrorCode]; reason != "" {
 			return &RefusedError{s.id, service, reason}
 		}
 	}
-	var app *quic.ApplicationError
-	if errors.As(err, &app) && app.Remote && app.ErrorCode == codeNotAdmitted {
-		return &RefusedError{s.id, "", "it does not allow this node to connect; ask its owner"}
+	if app, ok := errors.AsType[*quic.ApplicationError](err); ok && app.Remote {
+		if reason := sessionReasons[app.ErrorCode]; reason != "" {
+			return &RefusedError{s.id, "", reason}
+		}
+		return fmt.Errorf("peer %s ended the session: %w", s.id.Short(), err)
 	}
 	return err
 }

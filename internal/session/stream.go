@@ -101,8 +101,9 @@ func (c *Conn) Write(b []byte) (int, error) {
 // CloseWrite ends our direction: the peer reads to the end, and can go on
 // writing.
 func (c *Conn) CloseWrite() error {
-	c.s.ledger.finished(uint64(c.StreamID()))
-	return c.Stream.Close()
+	err := c.Stream.Close()
+	c.s.finished(uint64(c.StreamID()))
+	return err
 }
 
 // CloseRead gives up on what the peer may still write.
@@ -133,7 +134,9 @@ type Listener struct {
 	service string
 	queue   chan *Conn
 	done    chan struct{}
-	once    sync.Once
+
+	mu    sync.Mutex
+	ended bool
 }
 
 // Listen takes streams to a service from now on.
@@ -155,10 +158,10 @@ func (m *Manager) Listen(service string) (*Listener, error) {
 }
 
 func (l *Listener) offer(c *Conn) quic.StreamErrorCode {
-	select {
-	case <-l.done:
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended {
 		return codeUnknownService
-	default:
 	}
 	select {
 	case l.queue <- c:
@@ -215,18 +218,23 @@ func (m *Manager) EndListeners() {
 	}
 }
 
+// end refuses those who still wait.
 func (l *Listener) end() {
-	l.once.Do(func() {
-		close(l.done)
-		for {
-			select {
-			case c := <-l.queue:
-				c.s.refuse(c.Stream, codeUnknownService)
-			default:
-				return
-			}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended {
+		return
+	}
+	l.ended = true
+	close(l.done)
+	for {
+		select {
+		case c := <-l.queue:
+			c.s.refuse(c.Stream, codeUnknownService)
+		default:
+			return
 		}
-	})
+	}
 }
 
 var _ interface {
