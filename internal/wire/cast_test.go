@@ -180,6 +180,9 @@ func messages() []message {
 		{name: "binding-answer-ipv6", again: againBinding, build: func() []byte {
 			return wire.AppendBindingAnswer(nil, transaction(1), endpointA6)
 		}},
+		{name: "binding-answer-fingerprint", again: againBinding, build: func() []byte {
+			return wire.AddFingerprint(wire.AppendBindingAnswer(nil, transaction(1), endpointA))
+		}},
 		errorMessage("binding-error", stun.BindingRequest, transaction(1), int(stun.CodeUnknownAttribute), "", 0x0003, 0x0024),
 
 		{name: "register-hello", again: againRegister, build: func() []byte {
@@ -287,8 +290,8 @@ func messages() []message {
 			build: func() []byte { return wire.AppendStranger(nil, transaction(14)) },
 			again: func(b []byte) ([]byte, error) {
 				m, err := wire.Decode(b)
-				if err != nil || m.Type != indication(wire.ChannelError) {
-					return nil, err
+				if err != nil || m.Type != indication(wire.ChannelError) || len(m.Attributes) != 0 {
+					return nil, wire.ErrMalformed
 				}
 				return wire.AppendStranger(nil, m.TransactionID), nil
 			},

@@ -223,7 +223,11 @@ func againBinding(b []byte) ([]byte, error) {
 	if !ok {
 		return nil, wire.ErrMalformed
 	}
-	return wire.AppendBindingAnswer(nil, m.TransactionID, e), nil
+	answer := wire.AppendBindingAnswer(nil, m.TransactionID, e)
+	if stun.Fingerprint.Check(m) == nil {
+		answer = wire.AddFingerprint(answer)
+	}
+	return answer, nil
 }
 
 func againRegister(b []byte) ([]byte, error) {

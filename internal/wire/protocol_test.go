@@ -74,7 +74,7 @@ func TestProtocolDocumentHasEveryNumber(t *testing.T) {
 	}
 	for name, a := range map[string]stun.AttrType{
 		"ERROR-CODE": stun.AttrErrorCode, "UNKNOWN-ATTRIBUTES": stun.AttrUnknownAttributes, "NONCE": stun.AttrNonce,
-		"MESSAGE-INTEGRITY-SHA256": wire.AttrIntegrity, "XOR-MAPPED-ADDRESS": stun.AttrXORMappedAddress,
+		"MESSAGE-INTEGRITY-SHA256": wire.AttrIntegrity, "XOR-MAPPED-ADDRESS": stun.AttrXORMappedAddress, "FINGERPRINT": stun.AttrFingerprint,
 		"PADDING": wire.AttrPadding, "HANDLE": wire.AttrHandle, "SEQUENCE": wire.AttrSequence, "SEALED": wire.AttrSealed,
 		"BOX": wire.AttrBox, "SESSION": wire.AttrSession, "LIFETIME": stun.AttrLifetime, "PEER-ID": wire.AttrPeerID,
 		"INSTANCE": wire.AttrInstance, "COUNTER": wire.AttrCounter, "OBSERVED": wire.AttrObserved,
