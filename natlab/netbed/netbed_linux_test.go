@@ -48,18 +48,22 @@ func send(t *testing.T, c *net.UDPConn, to netip.AddrPort, what string) {
 	}
 }
 
+// receive waits for a packet with that in it. On a loaded machine one that was
+// sent before, and found its way closed then, may come first.
 func receive(t *testing.T, c *net.UDPConn, what string) netip.AddrPort {
 	t.Helper()
 	_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
 	b := make([]byte, 2000)
-	n, from, err := c.ReadFromUDPAddrPort(b)
-	if err != nil {
-		t.Fatal(err)
+	for {
+		n, from, err := c.ReadFromUDPAddrPort(b)
+		if err != nil {
+			t.Fatalf("no %q: %v", what, err)
+		}
+		if string(b[:n]) == what {
+			return netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
+		}
+		t.Logf("got %q before %q", b[:n], what)
 	}
-	if string(b[:n]) != what {
-		t.Fatalf("got %q, want %q", b[:n], what)
-	}
-	return netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
 }
 
 // silent checks that nothing arrives: with a packet that does, sent afterwards.
@@ -185,21 +189,23 @@ func TestLoss(t *testing.T) {
 
 func TestRate(t *testing.T) {
 	t.Parallel()
-	// 8 Mbit/s is 1,000 packets of 1,000 bytes a second; the queue holds all.
+	// 8 Mbit/s is 1,000 packets of 1,000 bytes a second; the queue holds all, and
+	// so does the receiver's buffer, if it is slow to read.
+	const packets = 60
 	l := start(t, natlab.Topology{Hosts: []natlab.Host{
 		{Name: "x", Link: natlab.Link{Rate: 8_000_000, Queue: time.Minute}}, {Name: "y"},
 	}})
 	x, y := listen(t, l.Host("x")), listen(t, l.Host("y"))
 	begin := time.Now()
 	packet := string(make([]byte, 1000-42))
-	for range 200 {
+	for range packets {
 		send(t, x, at(l.Host("y").Addr(), port(y)), packet)
 	}
-	for range 200 {
+	for range packets {
 		receive(t, y, packet)
 	}
-	if d := time.Since(begin); d < 195*time.Millisecond {
-		t.Errorf("200 packets took %v, want 200ms at least", d)
+	if d := time.Since(begin); d < (packets-1)*time.Millisecond {
+		t.Errorf("%d packets took %v, at a thousand a second", packets, d)
 	}
 }
 
