@@ -81,6 +81,20 @@ func TestNoRoomImportsAHigherOne(t *testing.T) {
 	}
 }
 
+func TestArchitecturePageShowsEveryRoom(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("docs/architecture.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for folder := range rooms {
+		name := "| `" + strings.Replace(shown(folder), "...", "…", 1) + "` |"
+		if !strings.Contains(string(page), name) {
+			t.Errorf("docs/architecture.md has no row %s", name)
+		}
+	}
+}
+
 func TestMisplacedImportIsFound(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ file, imports, want string }{
