@@ -15,9 +15,39 @@ const (
 
 // The ICMP types that matter here (RFC 792, RFC 4443).
 const (
-	icmpTimeExceeded   = 11
+	icmpEchoReply    = 0
+	icmpUnreachable  = 3
+	icmpEcho         = 8
+	icmpTimeExceeded = 11
+
+	icmpv6Unreachable  = 1
 	icmpv6TimeExceeded = 3
+	icmpv6Echo         = 128
+	icmpv6EchoReply    = 129
 )
+
+// Unreachable is why a packet does not arrive (RFC 792; RFC 1812 §5.2.7.1).
+type Unreachable uint8
+
+// The reasons, and the ICMPv6 codes that stand for the same (RFC 4443 §3.1).
+const (
+	NetUnreachable  Unreachable = 0  // no route to destination
+	HostUnreachable Unreachable = 1  // address unreachable
+	PortUnreachable Unreachable = 3  // port unreachable
+	Prohibited      Unreachable = 13 // administratively prohibited
+)
+
+func (u Unreachable) codeV6() byte {
+	switch u {
+	case HostUnreachable:
+		return 3
+	case PortUnreachable:
+		return 4
+	case Prohibited:
+		return 1
+	}
+	return 0
+}
 
 // Answerable reports whether a router may answer the packet with an ICMP error:
 // not one about an error, nor about a later fragment (RFC 1122 §3.2.2, RFC 4443
@@ -35,7 +65,7 @@ func (p Packet) Answerable() bool {
 			return false
 		}
 		switch p.Data[header] {
-		case 3, 4, 5, icmpTimeExceeded, 12:
+		case icmpUnreachable, 4, 5, icmpTimeExceeded, 12:
 			return false
 		}
 		return true
@@ -45,56 +75,51 @@ func (p Packet) Answerable() bool {
 }
 
 // AppendTimeExceeded appends to b the ICMP message that says that the packet's TTL was
-// used up (RFC 792, RFC 4443 §3.3), from the router's address. It quotes as much
-// as routers do: up to 576 bytes in all for IPv4 (RFC 1812 §4.3.2.3), 1280 for
-// IPv6.
+// used up (RFC 792, RFC 4443 §3.3), from the router's address. To a packet that is
+// not Answerable there is none: b is returned as it is.
 func AppendTimeExceeded(b []byte, router netip.Addr, p Packet) []byte {
-	at := len(b)
 	if router.Is4() {
-		quoted := p.Data[:min(len(p.Data), 576-28)]
-		b = append(append(b, make([]byte, 28)...), quoted...)
-		ip, icmp := b[at:at+20], b[at+20:]
-		ip[0], ip[8], ip[9] = 0x45, 64, ProtocolICMP
-		binary.BigEndian.PutUint16(ip[2:], uint16(28+len(quoted)))
-		copy(ip[12:], router.AsSlice())
-		copy(ip[16:], p.From.Addr().AsSlice())
-		binary.BigEndian.PutUint16(ip[10:], checksum(ip, 0))
-		icmp[0] = icmpTimeExceeded
-		binary.BigEndian.PutUint16(icmp[2:], checksum(icmp, 0))
+		return appendError(b, router, p, icmpTimeExceeded, 0)
+	}
+	return appendError(b, router, p, icmpv6TimeExceeded, 0)
+}
+
+// AppendUnreachable appends to b the ICMP message that says that the packet did
+// not arrive, from the address of who refuses it. To a packet that is not
+// Answerable there is none: b is returned as it is.
+func AppendUnreachable(b []byte, why Unreachable, from netip.Addr, p Packet) []byte {
+	if from.Is4() {
+		return appendError(b, from, p, icmpUnreachable, byte(why))
+	}
+	return appendError(b, from, p, icmpv6Unreachable, why.codeV6())
+}
+
+// appendError appends an ICMP error about a packet. It quotes as much as routers
+// do: up to 576 bytes in all for IPv4 (RFC 1812 §4.3.2.3), 1280 for IPv6.
+func appendError(b []byte, from netip.Addr, p Packet, kind, code byte) []byte {
+	if !p.Answerable() {
 		return b
 	}
-	quoted := p.Data[:min(len(p.Data), 1280-48)]
-	b = append(append(b, make([]byte, 48)...), quoted...)
-	ip, icmp := b[at:at+40], b[at+40:]
-	ip[0], ip[6], ip[7] = 0x60, ProtocolICMPv6, 64
-	binary.BigEndian.PutUint16(ip[4:], uint16(len(icmp)))
-	copy(ip[8:], router.AsSlice())
-	copy(ip[24:], p.From.Addr().AsSlice())
-	icmp[0] = icmpv6TimeExceeded
-	binary.BigEndian.PutUint16(icmp[2:], checksum(icmp, pseudoHeader(ip, len(icmp))))
-	return b
+	most := 576 - 28
+	if from.Is6() {
+		most = 1280 - 48
+	}
+	message := append([]byte{kind, code, 0, 0, 0, 0, 0, 0}, p.Data[:min(len(p.Data), most)]...)
+	return AppendICMP(b, from, p.From.Addr(), defaultTTL, message)
 }
 
-// pseudoHeader is the sum that an IPv6 upper-layer checksum begins with: the
-// addresses, the length and ICMPv6 as the next header (RFC 8200 §8.1).
-func pseudoHeader(ip []byte, length int) uint32 {
-	sum := uint32(length) + ProtocolICMPv6
-	for i := 8; i < 40; i += 2 {
-		sum += uint32(binary.BigEndian.Uint16(ip[i:]))
+// echoReply turns an echo request into its reply (RFC 792, RFC 4443 §4.2); false
+// if it is none.
+func echoReply(p Packet) ([]byte, bool) {
+	_, body, ok := p.transport()
+	request, reply := byte(icmpEcho), byte(icmpEchoReply)
+	if p.Protocol == ProtocolICMPv6 {
+		request, reply = icmpv6Echo, icmpv6EchoReply
 	}
-	return sum
-}
-
-// checksum is the Internet checksum (RFC 1071) of b, with sum to begin with.
-func checksum(b []byte, sum uint32) uint16 {
-	for ; len(b) > 1; b = b[2:] {
-		sum += uint32(binary.BigEndian.Uint16(b))
+	if !ok || p.Protocol != ProtocolICMP && p.Protocol != ProtocolICMPv6 || len(body) < 8 || body[0] != request {
+		return nil, false
 	}
-	if len(b) == 1 {
-		sum += uint32(b[0]) << 8
-	}
-	for sum>>16 != 0 {
-		sum = sum&0xffff + sum>>16
-	}
-	return ^uint16(sum)
+	message := append([]byte(nil), body...)
+	message[0] = reply
+	return AppendICMP(nil, p.To.Addr(), p.From.Addr(), defaultTTL, message), true
 }

@@ -32,6 +32,8 @@ type Box struct {
 	// LAN is the IPv4 network inside; the box has its first address. One is
 	// chosen if it is not valid. Two homes may use the same.
 	LAN netip.Prefix
+	// Addresses is how many public IPv4 addresses the box has; 1 if 0.
+	Addresses int
 }
 
 // Does is what the box does.
@@ -58,7 +60,12 @@ type Link struct {
 	Delay  time.Duration `json:"delay"`  // one way
 	Jitter time.Duration `json:"jitter"` // up to that much more, in order
 	Loss   float64       `json:"loss"`   // of 1, each packet for itself
-	Rate   int64         `json:"rate"`   // bit/s of IP packets; 0: no limit
+	// Duplicate is the share of packets that come twice, Reorder of those that
+	// are late by up to Delay, or a millisecond if that is more, while others
+	// overtake them.
+	Duplicate float64 `json:"duplicate"`
+	Reorder   float64 `json:"reorder"`
+	Rate      int64   `json:"rate"` // bit/s of IP packets; 0: no limit
 	// Queue is how long a packet may wait for its turn at Rate, 50 ms if 0; one
 	// that would wait longer is dropped.
 	Queue time.Duration `json:"queue"`
@@ -66,7 +73,7 @@ type Link struct {
 
 // IsWire reports whether the link does nothing to packets.
 func (l Link) IsWire() bool {
-	return l.Delay == 0 && l.Jitter == 0 && l.Loss == 0 && l.Rate == 0
+	return l.Delay == 0 && l.Jitter == 0 && l.Loss == 0 && l.Rate == 0 && l.Duplicate == 0 && l.Reorder == 0
 }
 
 // Check finds what no link can be.
@@ -74,13 +81,15 @@ func (l Link) Check() error {
 	switch {
 	case l.Delay < 0 || l.Jitter < 0 || l.Queue < 0:
 		return fmt.Errorf("link: delay %v, jitter %v and queue %v must not be negative", l.Delay, l.Jitter, l.Queue)
-	case !(l.Loss >= 0 && l.Loss <= 1):
-		return fmt.Errorf("link: loss %v is a share, from 0 to 1", l.Loss)
+	case !share(l.Loss) || !share(l.Duplicate) || !share(l.Reorder):
+		return fmt.Errorf("link: loss %v, duplicate %v and reorder %v are shares, from 0 to 1", l.Loss, l.Duplicate, l.Reorder)
 	case l.Rate < 0:
 		return fmt.Errorf("link: rate %d bit/s must not be negative; 0 is no limit", l.Rate)
 	}
 	return nil
 }
+
+func share(x float64) bool { return x >= 0 && x <= 1 }
 
 // Options are what TwoHomes varies; the zero Options are the defaults.
 type Options struct {
@@ -169,7 +178,7 @@ func (t Topology) Check() error {
 		_, isBehind := boxes[h.Behind]
 		err := h.Link.Check()
 		switch {
-		case h.Name == "" || h.Name == core || isBox || hosts[h.Name]:
+		case h.Name == "" || h.Name == coreName || isBox || hosts[h.Name]:
 			err = errName
 		case h.Behind != "" && !isBehind:
 			err = fmt.Errorf("it is behind %q, which is no box", h.Behind)
@@ -185,8 +194,10 @@ func (t Topology) Check() error {
 const (
 	// maxNodes is how many networks the addressing has room for.
 	maxNodes = 200
-	// core is how the network in the middle is called.
-	core = "core"
+	// maxAddresses is how many of a network's addresses one box may have.
+	maxAddresses = 64
+	// coreName is how the network in the middle is called.
+	coreName = "core"
 )
 
 var errName = errors.New("the name is taken or empty; give each box and host its own")
@@ -194,7 +205,7 @@ var errName = errors.New("the name is taken or empty; give each box and host its
 // checkBox checks a box against those named before it.
 func (t Topology) checkBox(b Box, before map[string]Box) error {
 	outer, behind := before[b.Behind]
-	if _, taken := before[b.Name]; taken || b.Name == "" || b.Name == core {
+	if _, taken := before[b.Name]; taken || b.Name == "" || b.Name == coreName {
 		return errName
 	}
 	switch {
@@ -208,6 +219,8 @@ func (t Topology) checkBox(b Box, before map[string]Box) error {
 		return errors.New("it has a Preset and a NAT; leave one away")
 	case b.LAN.IsValid() && (!b.LAN.Addr().Is4() || b.LAN.Bits() > 24):
 		return fmt.Errorf("its LAN %v is not an IPv4 network of /24 or larger", b.LAN)
+	case b.Addresses < 0 || b.Addresses > maxAddresses:
+		return fmt.Errorf("%d addresses are not between 1 and %d", b.Addresses, maxAddresses)
 	case b.LAN.IsValid() && outer.LAN.IsValid() && b.LAN.Overlaps(outer.LAN):
 		return fmt.Errorf("its LAN %v is also outside of it, behind %q; choose another", b.LAN, b.Behind)
 	}
