@@ -10,6 +10,7 @@ import (
 	"unsafe"
 
 	"bodkin/natlab"
+	"bodkin/natlab/netbed"
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
@@ -32,7 +33,7 @@ func BenchmarkCore(b *testing.B) {
 
 func blast(b *testing.B, topology natlab.Topology, size int) {
 	b.Helper()
-	l := start(b, topology)
+	l := start(b, netbed.Kernel, topology)
 	x, y := listen(b, l.Host("x")), listen(b, l.Host("y"))
 	_ = y.SetReadBuffer(4 << 20)
 	to := netip.AddrPortFrom(l.Host("y").Addr(), port(y))

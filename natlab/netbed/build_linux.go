@@ -3,7 +3,6 @@ package netbed
 import (
 	"encoding/binary"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 
@@ -16,26 +15,20 @@ import (
 type builder struct {
 	lab      *Lab
 	topology natlab.Topology
+	bed      Bed
+	places   []natlab.Place
 	coreNS   *ns
 	macs     uint32
-	spokes   int
-	lans     int
+	ends     int // of links in the core
+	sites    map[string]*site
 }
 
-// site is a box or a host while it is built.
+// site is a box or a host in a namespace of its own.
 type site struct {
-	name string
-	ns   *ns
-	wan  [2]netip.Prefix // our addresses on the link outward, IPv4 and IPv6
-	lan  [2]netip.Prefix // a box's addresses inside
-	mac  net.HardwareAddr
-	next uint64 // the next address inside
-	lans int
-	// translates says that a box hides its IPv4 network.
-	translates bool
-	// outer is the box outside, or nil; spoke the link to the core.
-	outer *site
-	spoke *spoke
+	place natlab.Place
+	ns    *ns
+	mac   net.HardwareAddr // a box's, inside
+	lans  int              // links inside
 }
 
 func (b *builder) mac() net.HardwareAddr {
@@ -50,25 +43,22 @@ func (b *builder) build() error {
 	if b.coreNS, err = b.namespace(); err != nil {
 		return err
 	}
-	boxes := make(map[string]*site)
-	for _, box := range b.topology.Boxes {
-		s, err := b.box(box, boxes[box.Behind])
-		if err != nil {
-			return fmt.Errorf("lab: box %s: %w", box.Name, err)
+	b.sites, b.places = make(map[string]*site), b.topology.Places()
+	for i, box := range b.topology.Boxes {
+		x := &Box{lab: b.lab, name: box.Name}
+		if b.bed == Kernel {
+			if x.site, err = b.box(box, b.places[i]); err != nil {
+				return fmt.Errorf("lab: box %s: %w", box.Name, err)
+			}
 		}
-		boxes[box.Name] = s
-		b.lab.boxes[box.Name] = &Box{name: box.Name, site: s}
+		b.lab.boxes[box.Name] = x
 	}
-	for _, h := range b.topology.Hosts {
-		n, err := b.namespace()
-		if err == nil {
-			s := &site{name: h.Name, ns: n}
-			err = b.attach(s, boxes[h.Behind], h.Link)
-			b.lab.hosts[h.Name] = &Host{name: h.Name, site: s}
-		}
+	for i, h := range b.topology.Hosts {
+		s, err := b.site(b.places[len(b.topology.Boxes)+i], h.Link)
 		if err != nil {
 			return fmt.Errorf("lab: host %s: %w", h.Name, err)
 		}
+		b.lab.hosts[h.Name] = &Host{site: s}
 	}
 	for _, n := range b.lab.spaces {
 		if err := awaitCarrier(n); err != nil {
@@ -87,222 +77,189 @@ func (b *builder) namespace() (*ns, error) {
 	return n, nil
 }
 
-// box builds a router: its link outward, a bridge inside, and its rules.
-func (b *builder) box(box natlab.Box, outer *site) (*site, error) {
+// site makes a namespace with a link outward.
+func (b *builder) site(place natlab.Place, link natlab.Link) (*site, error) {
 	n, err := b.namespace()
 	if err != nil {
 		return nil, err
 	}
-	s := &site{name: box.Name, ns: n, mac: b.mac(), next: 2, translates: box.Does().Translates()}
-	if err := b.attach(s, outer, box.Link); err != nil {
+	s := &site{place: place, ns: n, mac: b.mac()}
+	if outer := b.sites[place.Behind]; outer != nil {
+		err = b.attachBox(s, outer, link)
+	} else {
+		err = b.attachCore(s)
+	}
+	return s, err
+}
+
+// box builds a router: its link outward, a bridge inside, and its rules.
+func (b *builder) box(box natlab.Box, place natlab.Place) (*site, error) {
+	s, err := b.site(place, box.Link)
+	if err != nil {
 		return nil, err
 	}
-	lan := box.LAN.Masked()
-	if !lan.IsValid() {
-		if lan = privatePrefix(b.lans); !s.translates {
-			lan = routedPrefix(b.lans)
-		}
-	}
-	s.lan[0] = host(lan, 1)
-	if b.topology.IPv6 {
-		s.lan[1] = host(homePrefix6(b.lans), 1)
-	}
-	b.lans++
+	b.sites[box.Name] = s
 	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "lan", HardwareAddr: s.mac}}
-	if err := n.links.LinkAdd(bridge); err != nil {
+	if err := s.ns.links.LinkAdd(bridge); err != nil {
 		return nil, fmt.Errorf("bridge: %w", err)
 	}
-	if err := up(n, "lan", s.lan); err != nil {
+	if err := up(s.ns, "lan", place.LAN); err != nil {
 		return nil, err
 	}
-	if err := n.sysctl("ipv4/ip_forward", "1"); err != nil {
+	if err := s.ns.sysctl("ipv4/ip_forward", "1"); err != nil {
 		return nil, err
 	}
 	if b.topology.IPv6 {
-		if err := n.sysctl("ipv6/conf/all/forwarding", "1"); err != nil {
+		if err := s.ns.sysctl("ipv6/conf/all/forwarding", "1"); err != nil {
 			return nil, err
 		}
 	}
-	for family := range s.lan {
-		if err := b.routeInside(s, family); err != nil {
-			return nil, err
+	if outer := b.sites[place.Behind]; outer != nil {
+		for _, to := range place.Routed {
+			if err := addRoute(outer.ns, "lan", to, place.Addr[family(to.Addr())].Addr()); err != nil {
+				return nil, err
+			}
 		}
 	}
-	return s, rules(n, box.Does())
+	return s, rules(s.ns, box.Does())
 }
 
-// routeInside makes everything outside know the way to a box's network, up to
-// the first box that hides it behind its own address.
-func (b *builder) routeInside(s *site, family int) error {
-	inside := s.lan[family].Masked()
-	if !inside.IsValid() {
-		return nil
+func family(a netip.Addr) int {
+	if a.Is4() {
+		return 0
 	}
-	const ipv4 = 0
-	for at := s; family != ipv4 || !at.translates; at = at.outer {
-		if at.outer == nil {
-			b.lab.core.lead(at.spoke, inside)
-			return nil
-		}
-		if err := addRoute(at.outer.ns, "lan", inside, at.wan[family].Addr()); err != nil {
-			return err
-		}
-	}
-	return nil
+	return 1
 }
 
-// attach links a site to the box outside of it, or to the core.
-func (b *builder) attach(s *site, outer *site, link natlab.Link) error {
-	s.outer = outer
-	if outer == nil {
-		return b.attachCore(s, link)
-	}
-	mac := b.mac()
-	inner := fmt.Sprintf("lan%d", outer.lans)
+// attachBox links a site to the bridge of the box outside of it: by the kernel
+// alone, or through a pipe of the fabric.
+func (b *builder) attachBox(s, outer *site, link natlab.Link) error {
+	mac, inner := b.mac(), fmt.Sprintf("lan%d", outer.lans)
 	outer.lans++
 	if link.IsWire() {
+		b.lab.wires[s.place.Name] = true
 		if err := veth(s.ns, "wan", mac, outer.ns, inner, b.mac()); err != nil {
 			return err
 		}
-	} else if err := b.wire(s, outer, mac, inner, link); err != nil {
+	} else if err := b.pipe(s, outer, mac, inner); err != nil {
 		return err
 	}
 	if err := enslave(outer.ns, inner); err != nil {
 		return err
 	}
-	var gateway [2]netip.Addr
-	for i, lan := range outer.lan {
-		if lan.IsValid() {
-			s.wan[i] = host(lan, outer.next-1)
-			gateway[i] = lan.Addr()
-		}
-	}
-	outer.next++
-	if err := up(s.ns, "wan", s.wan); err != nil {
+	if err := b.address(s, outer.mac); err != nil {
 		return err
 	}
-	for i, g := range gateway {
-		if !g.IsValid() {
-			continue
-		}
-		if err := addNeighbour(s.ns, "wan", g, outer.mac); err != nil {
-			return err
-		}
-		if err := addNeighbour(outer.ns, "lan", s.wan[i].Addr(), mac); err != nil {
-			return err
-		}
-		if err := addRoute(s.ns, "wan", netip.Prefix{}, g); err != nil {
-			return err
+	for _, a := range s.place.Addr {
+		if a.IsValid() {
+			if err := addNeighbour(outer.ns, "lan", a.Addr(), mac); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-// attachCore links a site to the core.
-func (b *builder) attachCore(s *site, link natlab.Link) error {
-	i := b.spokes
-	b.spokes++
-	mac, coreMAC, name := b.mac(), b.mac(), fmt.Sprintf("c%d", i)
+// attachCore leads a site's link into the fabric.
+func (b *builder) attachCore(s *site) error {
+	mac, coreMAC, name := b.mac(), b.mac(), b.end()
 	if err := veth(s.ns, "wan", mac, b.coreNS, name, coreMAC); err != nil {
 		return err
 	}
-	nets := [2]netip.Prefix{publicPrefix(i)}
-	if b.topology.IPv6 {
-		nets[1] = prefix6(i)
-	}
-	sp := b.spoke(s.name, link)
-	for f, p := range nets {
-		if p.IsValid() {
-			s.wan[f] = host(p, 10)
-			sp.gateway[f] = host(p, 1).Addr()
-		}
-	}
-	if err := up(s.ns, "wan", s.wan); err != nil {
+	if err := b.address(s, coreMAC); err != nil {
 		return err
 	}
-	for _, g := range sp.gateway {
-		if !g.IsValid() {
-			continue
+	// On the model bed the fabric is the switch of a home, too.
+	for _, mate := range b.places {
+		if mate.Behind != "" && mate.Behind == s.place.Behind && mate.Name != s.place.Name {
+			if err := b.neighbours(s, mate, coreMAC); err != nil {
+				return err
+			}
 		}
-		if err := addNeighbour(s.ns, "wan", g, coreMAC); err != nil {
-			return err
-		}
-		if err := addRoute(s.ns, "wan", netip.Prefix{}, g); err != nil {
-			return err
-		}
-	}
-	if err := b.corePort(name, &sp.port); err != nil {
-		return err
 	}
 	if err := plain(s.ns, "wan"); err != nil {
 		return err
 	}
-	copy(sp.port.header[:], mac)
-	copy(sp.port.header[6:], coreMAC)
-	s.spoke = sp
-	var valid []netip.Prefix
-	for _, p := range nets {
-		if p.IsValid() {
-			valid = append(valid, p)
+	header := new([frameHeader]byte)
+	copy(header[:], mac)
+	copy(header[6:], coreMAC)
+	return b.open(b.lab.core.fabric.Port(s.place.Name), name, header)
+}
+
+// neighbours makes the addresses of another site known on the link of s.
+func (b *builder) neighbours(s *site, mate natlab.Place, mac net.HardwareAddr) error {
+	all := append([]netip.Addr{mate.Addr[0].Addr(), mate.Addr[1].Addr()}, mate.More...)
+	for _, a := range all {
+		if a.IsValid() {
+			if err := addNeighbour(s.ns, "wan", a, mac); err != nil {
+				return err
+			}
 		}
 	}
-	b.lab.core.add(sp, valid...)
 	return nil
 }
 
-// wire leads a link inside a home through the core's scheduler.
-func (b *builder) wire(s, outer *site, mac net.HardwareAddr, inner string, link natlab.Link) error {
-	i := b.spokes
-	b.spokes++
-	near, far := fmt.Sprintf("w%dn", i), fmt.Sprintf("w%df", i)
+// address gives a site its addresses on the link outward, and the way out.
+func (b *builder) address(s *site, gateway net.HardwareAddr) error {
+	if err := up(s.ns, "wan", s.place.Addr); err != nil {
+		return err
+	}
+	for _, g := range s.place.Gateway {
+		if !g.IsValid() {
+			continue
+		}
+		if err := addNeighbour(s.ns, "wan", g, gateway); err != nil {
+			return err
+		}
+		if err := addRoute(s.ns, "wan", netip.Prefix{}, g); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pipe leads a link inside a home through the fabric.
+func (b *builder) pipe(s, outer *site, mac net.HardwareAddr, inner string) error {
+	near, far := b.end(), b.end()
 	if err := veth(s.ns, "wan", mac, b.coreNS, near, b.mac()); err != nil {
 		return err
 	}
 	if err := veth(outer.ns, inner, b.mac(), b.coreNS, far, b.mac()); err != nil {
 		return err
 	}
-	sp := b.spoke(s.name, link)
-	if err := b.corePort(near, &sp.port); err != nil {
+	f := b.lab.core.fabric
+	if err := b.open(f.Port(s.place.Name), near, nil); err != nil {
 		return err
 	}
-	if err := b.corePort(far, &sp.through); err != nil {
+	if err := b.open(f.FarPort(s.place.Name), far, nil); err != nil {
 		return err
 	}
 	if err := plain(s.ns, "wan"); err != nil {
 		return err
 	}
 	// What the box sends inside passes its bridge first.
-	if err := plain(outer.ns, inner); err != nil {
-		return err
-	}
-	b.lab.core.addWire(sp)
-	return nil
+	return plain(outer.ns, inner)
 }
 
-func (b *builder) spoke(name string, link natlab.Link) *spoke {
-	seed := b.topology.Seed
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	n := uint64(b.spokes)
-	sp := &spoke{
-		name: name,
-		up:   &line{link: link, rng: rand.New(rand.NewPCG(seed, 2*n))},
-		down: &line{link: link, rng: rand.New(rand.NewPCG(seed, 2*n+1))},
-	}
-	b.lab.spokes[name] = sp
-	return sp
+// end names the next end of a link in the core.
+func (b *builder) end() string {
+	b.ends++
+	return fmt.Sprintf("c%d", b.ends)
 }
 
-// corePort brings up an end of a link in the core and opens it.
-func (b *builder) corePort(name string, p **port) error {
+// open brings up an end of a link in the core and attaches it.
+func (b *builder) open(at natlab.Port, name string, header *[frameHeader]byte) error {
 	// The core's own kernel must not answer on its links.
 	// A kernel without IPv6 has nothing to turn off.
 	_ = b.coreNS.sysctl("ipv6/conf/"+name+"/disable_ipv6", "1")
 	if err := up(b.coreNS, name, [2]netip.Prefix{}); err != nil {
 		return err
 	}
-	var err error
-	*p, err = openPort(b.coreNS, name)
-	return err
+	p, err := openPort(b.coreNS, name)
+	if err != nil {
+		return err
+	}
+	p.header = header
+	b.lab.core.attach(at, p)
+	return nil
 }

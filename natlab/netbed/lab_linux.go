@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os/exec"
@@ -11,36 +12,47 @@ import (
 	"syscall"
 
 	"bodkin/natlab"
+
+	"github.com/vishvananda/netlink"
 )
 
 // Lab is a network that is up. Its methods may be used from several goroutines.
 type Lab struct {
-	core   *core
-	hosts  map[string]*Host
-	boxes  map[string]*Box
-	spokes map[string]*spoke
-	spaces []*ns
-	once   sync.Once
-	stop   func() bool
-	// pcaps are ended at Close.
-	pcaps list[func()]
+	core    *core
+	hosts   map[string]*Host
+	boxes   map[string]*Box
+	wires   map[string]bool // links that are the kernel's alone
+	spaces  []*ns
+	started bool
+	once    sync.Once
+	stop    func() bool
+
+	mu    sync.Mutex
+	pcaps map[*natlab.Capture]bool // to be ended at Close
 }
 
+// Start builds a topology with the kernel's own NAT in its boxes.
+func Start(ctx context.Context, t natlab.Topology) (*Lab, error) { return Kernel.Start(ctx, t) }
+
 // Start builds a topology. It ends when ctx does or at Close, with everything in
-// it: also with the processes that run on its hosts.
-func Start(ctx context.Context, t natlab.Topology) (*Lab, error) {
+// it: also with the processes that run on its hosts. A topology without a seed
+// gets one by chance.
+func (bed Bed) Start(ctx context.Context, t natlab.Topology) (*Lab, error) {
 	if missing != nil {
 		return nil, missing
 	}
-	if err := t.Check(); err != nil {
-		return nil, err
+	if t.Seed == 0 {
+		t.Seed = rand.Uint64()
 	}
-	c, err := newCore()
+	c, err := newCore(t, bed)
 	if err != nil {
 		return nil, fmt.Errorf("lab: %w", err)
 	}
-	l := &Lab{core: c, hosts: map[string]*Host{}, boxes: map[string]*Box{}, spokes: map[string]*spoke{}}
-	b := builder{lab: l, topology: t}
+	l := &Lab{
+		core: c, hosts: map[string]*Host{}, boxes: map[string]*Box{}, wires: map[string]bool{},
+		pcaps: map[*natlab.Capture]bool{},
+	}
+	b := builder{lab: l, topology: t, bed: bed}
 	if err := b.build(); err != nil {
 		l.end()
 		if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EOPNOTSUPP) || errors.Is(err, syscall.ENOENT) {
@@ -51,6 +63,8 @@ func Start(ctx context.Context, t natlab.Topology) (*Lab, error) {
 		}
 		return nil, err
 	}
+	l.started = true
+	c.start()
 	l.stop = context.AfterFunc(ctx, l.end)
 	return l, nil
 }
@@ -64,10 +78,12 @@ func (l *Lab) Close() {
 
 func (l *Lab) end() {
 	l.once.Do(func() {
-		l.core.close()
-		for _, flush := range l.pcaps.all() {
-			(*flush)()
+		l.core.close(l.started)
+		l.mu.Lock()
+		for c := range l.pcaps {
+			_ = c.Close()
 		}
+		l.mu.Unlock()
 		killAll(l.spaces)
 		for _, n := range l.spaces {
 			n.close()
@@ -83,49 +99,66 @@ func (l *Lab) Box(name string) *Box { return l.boxes[name] }
 
 // SetLink changes what happens on the link of a box or host, to packets that
 // enter it from now on. A link inside a home that began as a wire is the
-// kernel's, and cannot be changed.
-func (l *Lab) SetLink(name string, link natlab.Link) error {
-	if err := link.Check(); err != nil {
-		return fmt.Errorf("lab: link of %q: %w", name, err)
+// kernel's on the kernel bed, and cannot be changed.
+func (l *Lab) SetLink(name string, link natlab.Link) (err error) {
+	if l.wires[name] {
+		return fmt.Errorf("lab: the link of %q cannot be changed: it is a plain wire inside a home; give it a delay in the topology, or use the model bed", name)
 	}
-	s := l.spokes[name]
-	if s == nil {
-		return fmt.Errorf("lab: the link of %q cannot be changed: it is not there, or a plain wire inside a home; give it a delay in the topology", name)
+	l.core.with(func(f *natlab.Fabric) { err = f.SetLink(name, link) })
+	if err != nil {
+		return fmt.Errorf("lab: %w", err)
 	}
-	l.core.set(s, link)
 	return nil
 }
 
 // Block drops what the function says of packets that come to the core, until
 // unblock is called. The packet's data is the function's only until it returns;
-// it is called from several goroutines at once, and must be quick.
-func (l *Lab) Block(drop func(natlab.Packet) bool) (unblock func()) { return l.core.filters.add(drop) }
+// it must be quick, and not call the lab.
+func (l *Lab) Block(drop func(natlab.Packet) bool) (unblock func()) {
+	l.core.with(func(f *natlab.Fabric) { unblock = f.Block(drop) })
+	return l.core.undo(unblock)
+}
 
 // BlockBetween drops UDP between two addresses, both ways.
 func (l *Lab) BlockBetween(a, b netip.Addr) (unblock func()) {
-	return l.Block(func(p natlab.Packet) bool {
-		x, y := p.From.Addr(), p.To.Addr()
-		return p.Protocol == natlab.ProtocolUDP && (x == a && y == b || x == b && y == a)
+	return l.Block(natlab.Between(a, b))
+}
+
+// Observe shows every event in the lab's fabric to the observer, until stop is
+// called: on the kernel bed what happens on the links, on the model bed in the
+// boxes, too. It must be quick, and not call the lab.
+func (l *Lab) Observe(o natlab.Observer) (stop func()) {
+	l.core.with(func(f *natlab.Fabric) { stop = f.Observe(o) })
+	return l.core.undo(stop)
+}
+
+// Watch shows every packet that enters a link to the tap, until stop is called.
+func (l *Lab) Watch(t Tap) (stop func()) {
+	return l.Observe(func(e natlab.Event) {
+		if e.What == natlab.Entered {
+			t(e.Time, e.Where, e.Up, e.Packet)
+		}
 	})
 }
 
-// Watch shows every packet in the core to the tap, until stop is called.
-func (l *Lab) Watch(t Tap) (stop func()) { return l.core.taps.add(t) }
-
-// Pcap writes the packets of each link in the core to a file in dir, named after
-// the box or host: home-a.pcap. Both directions are in it, as [Tap] sees them.
-// Stop, or the lab's end, completes the files.
+// Pcap writes the packets of each link in the fabric to a file in dir, named
+// after the box or host: home-a.pcap. Both directions are in it, as [Tap] sees
+// them. Stop, or the lab's end, completes the files.
 func (l *Lab) Pcap(dir string) (stop func() error, err error) {
-	c, err := newCapture(dir)
+	c, err := natlab.NewCapture(dir)
 	if err != nil {
 		return nil, err
 	}
-	unwatch := l.Watch(c.tap)
-	forget := l.pcaps.add(func() { _ = c.end() })
+	unwatch := l.Observe(c.Observe)
+	l.mu.Lock()
+	l.pcaps[c] = true
+	l.mu.Unlock()
 	return func() error {
 		unwatch()
-		forget()
-		return c.end()
+		l.mu.Lock()
+		delete(l.pcaps, c)
+		l.mu.Unlock()
+		return c.Close()
 	}, nil
 }
 
@@ -134,19 +167,16 @@ func (l *Lab) Pcap(dir string) (stop func() error, err error) {
 func (l *Lab) Lost() uint64 { return l.core.lost() }
 
 // Host is a machine in the lab.
-type Host struct {
-	name string
-	site *site
-}
+type Host struct{ site *site }
 
 // Name is the host's name.
-func (h *Host) Name() string { return h.name }
+func (h *Host) Name() string { return h.site.place.Name }
 
 // Addr is the host's IPv4 address, Addr6 its IPv6 address, if any.
-func (h *Host) Addr() netip.Addr { return h.site.wan[0].Addr() }
+func (h *Host) Addr() netip.Addr { return h.site.place.Addr[0].Addr() }
 
 // Addr6 is the host's IPv6 address; not valid without IPv6.
-func (h *Host) Addr6() netip.Addr { return h.site.wan[1].Addr() }
+func (h *Host) Addr6() netip.Addr { return h.site.place.Addr[1].Addr() }
 
 // Do runs f on a thread of the host: sockets and processes that f makes are the
 // host's. Goroutines that f starts are not.
@@ -220,7 +250,7 @@ func address(a netip.AddrPort) string {
 
 // Prefixes are the host's addresses with the length of their link's prefix.
 func (h *Host) Prefixes() (out []netip.Prefix, _ error) {
-	for _, p := range h.site.wan {
+	for _, p := range h.site.place.Addr {
 		if p.IsValid() {
 			out = append(out, p)
 		}
@@ -230,15 +260,47 @@ func (h *Host) Prefixes() (out []netip.Prefix, _ error) {
 
 // Box is a router in the lab.
 type Box struct {
+	lab  *Lab
 	name string
-	site *site
+	site *site // nil on the model bed
+}
+
+// Name is the box's name.
+func (b *Box) Name() string { return b.name }
+
+func (b *Box) place() (p natlab.Place) {
+	b.lab.core.with(func(f *natlab.Fabric) { p, _ = f.Place(b.name) })
+	return p
 }
 
 // Addr is the box's address outside, Addr6 the same in IPv6.
-func (b *Box) Addr() netip.Addr { return b.site.wan[0].Addr() }
+func (b *Box) Addr() netip.Addr { return b.place().Addr[0].Addr() }
 
 // Addr6 is the box's IPv6 address outside; not valid without IPv6.
-func (b *Box) Addr6() netip.Addr { return b.site.wan[1].Addr() }
+func (b *Box) Addr6() netip.Addr { return b.place().Addr[1].Addr() }
 
-// Do runs f on a thread of the box, as Host.Do does.
-func (b *Box) Do(f func() error) error { return b.site.ns.do(f) }
+// Reboot makes the box forget its mappings. On the model bed it may have another
+// public address afterwards, one that it never had.
+func (b *Box) Reboot(another bool) (err error) {
+	switch {
+	case b.site == nil:
+		b.lab.core.with(func(f *natlab.Fabric) { err = f.Reboot(b.name, another) })
+	case another:
+		err = fmt.Errorf("box %q keeps its address on the kernel bed; use the model bed", b.name)
+	default:
+		err = b.site.ns.links.ConntrackTableFlush(netlink.ConntrackTable)
+	}
+	if err != nil {
+		return fmt.Errorf("lab: %w", err)
+	}
+	return nil
+}
+
+// Do runs f on a thread of the box, as Host.Do does. On the model bed a box has
+// none.
+func (b *Box) Do(f func() error) error {
+	if b.site == nil {
+		return fmt.Errorf("lab: box %q is a model: nothing can run on it; use the kernel bed", b.name)
+	}
+	return b.site.ns.do(f)
+}

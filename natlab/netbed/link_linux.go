@@ -70,35 +70,49 @@ func up(n *ns, name string, addrs [2]netip.Prefix) error {
 }
 
 const (
-	carrierPoll = time.Millisecond
+	carrierPoll = 200 * time.Microsecond
 	carrierTime = 10 * time.Second
 )
 
 // awaitCarrier returns when the kernel has noticed that the interfaces are up,
-// which it does in the background: until then a bridge may not forward what comes
-// by them.
+// which it does in the background: until then they lose packets, and a bridge does
+// not forward.
 func awaitCarrier(n *ns) error {
 	deadline := time.Now().Add(carrierTime)
 	for {
-		all, err := n.links.LinkList()
-		if err != nil {
-			return fmt.Errorf("list links: %w", err)
-		}
-		waiting := slices.IndexFunc(all, func(l netlink.Link) bool {
-			a := l.Attrs()
-			if a.Flags&net.FlagLoopback != 0 || a.OperState == netlink.OperUp {
-				return false
-			}
-			return l.Type() != "bridge"
-		})
+		waiting, err := withoutCarrier(n)
 		switch {
-		case waiting < 0:
-			return nil
+		case err != nil || waiting == "":
+			return err
 		case time.Now().After(deadline):
-			return fmt.Errorf("link %s did not come up in %v", all[waiting].Attrs().Name, carrierTime)
+			return fmt.Errorf("link %s did not come up in %v", waiting, carrierTime)
 		}
 		time.Sleep(carrierPoll)
 	}
+}
+
+// withoutCarrier is a link that is not up yet. To be asked for one link by its
+// number makes newer kernels look at once; bridges would wait for up to a second.
+func withoutCarrier(n *ns) (string, error) {
+	links, err := n.links.LinkList()
+	if err != nil {
+		return "", fmt.Errorf("list links: %w", err)
+	}
+	for _, l := range links {
+		if l.Attrs().Flags&net.FlagLoopback != 0 {
+			continue
+		}
+		if l, err = n.links.LinkByIndex(l.Attrs().Index); err != nil {
+			return "", fmt.Errorf("list links: %w", err)
+		}
+		a := l.Attrs()
+		inIt := func(x netlink.Link) bool { return x.Attrs().MasterIndex == a.Index }
+		// A bridge with nothing in it never comes up.
+		if a.OperState != netlink.OperUp && (l.Type() != "bridge" || slices.ContainsFunc(links, inIt)) {
+			return a.Name, nil
+		}
+	}
+	return "", nil
 }
 
 func ipNet(p netip.Prefix) *net.IPNet {

@@ -41,6 +41,9 @@ type Lab struct{}
 // Start fails.
 func Start(context.Context, natlab.Topology) (*Lab, error) { return nil, errSystem }
 
+// Start fails.
+func (Bed) Start(context.Context, natlab.Topology) (*Lab, error) { return nil, errSystem }
+
 // Close does nothing.
 func (*Lab) Close() {}
 
@@ -58,6 +61,9 @@ func (*Lab) Block(func(natlab.Packet) bool) func() { return func() {} }
 
 // BlockBetween does nothing.
 func (*Lab) BlockBetween(_, _ netip.Addr) func() { return func() {} }
+
+// Observe does nothing.
+func (*Lab) Observe(natlab.Observer) func() { return func() {} }
 
 // Watch does nothing.
 func (*Lab) Watch(Tap) func() { return func() {} }
@@ -109,6 +115,12 @@ func (*Host) Prefixes() ([]netip.Prefix, error) { return nil, errSystem }
 
 // Box does not exist on this system.
 type Box struct{}
+
+// Name is empty.
+func (*Box) Name() string { return "" }
+
+// Reboot fails.
+func (*Box) Reboot(bool) error { return errSystem }
 
 // Addr is not valid.
 func (*Box) Addr() netip.Addr { return netip.Addr{} }

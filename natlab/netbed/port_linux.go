@@ -20,8 +20,9 @@ type port struct {
 	fd   int
 	ring ring
 	// header begins each frame that the port sends: the neighbour's address,
-	// ours, and room for the type. Without it, frames pass unchanged.
-	header [frameHeader]byte
+	// ours, and room for the type. An end of a pipe has none: its frames pass
+	// unchanged.
+	header *[frameHeader]byte
 	// refused counts frames that the system had no room to send.
 	refused atomic.Uint64
 	// dropped sums what the kernel reports; it forgets at every report.
@@ -92,8 +93,16 @@ func (p *port) read(handle func(age int64, frame []byte)) error {
 	return p.raw.Read(func(uintptr) bool { return p.ring.drain(handle) > 0 })
 }
 
-// write sends a frame, or loses it where the system has no room.
-func (p *port) write(b []byte) {
+// send sends a frame, or loses it where the system has no room.
+func (p *port) send(b []byte) {
+	if p.header != nil {
+		copy(b, p.header[:12])
+		ether := uint16(etherIPv4)
+		if b[frameHeader]>>4 == 6 {
+			ether = etherIPv6
+		}
+		b[12], b[13] = byte(ether>>8), byte(ether)
+	}
 	if _, err := unix.Write(p.fd, b); err != nil {
 		p.refused.Add(1)
 	}

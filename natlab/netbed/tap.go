@@ -6,8 +6,7 @@ import (
 	"bodkin/natlab"
 )
 
-// Tap sees packets: when, on the link of which box or host, whether towards the
-// core, and the packet, whose data is the tap's only until it returns. Packets
-// towards the core are seen before it drops any, those from the core before their
-// link does. It is called from several goroutines at once, and must be quick.
+// Tap sees packets that enter a link: when, on the link of which box or host,
+// whether towards the core, and the packet, whose data is the tap's only until it
+// returns. It must be quick, and not call the lab. See Lab.Observe for more.
 type Tap func(when time.Time, link string, toCore bool, p natlab.Packet)
