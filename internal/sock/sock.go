@@ -106,11 +106,24 @@ func (s *Socket) Send(to netip.AddrPort, ttl uint8, b []byte) error {
 	if ttl == 0 {
 		return s.sent(s.write(b, nil, to), 1)
 	}
+	if s.udp == nil {
+		c, ok := s.conn.(ttlWriter)
+		if !ok {
+			return errors.ErrUnsupported
+		}
+		_, err := c.WriteToTTL(b, net.UDPAddrFromAddrPort(to), ttl)
+		return s.sent(err, 1)
+	}
 	oob := ttlMessage(s.Is4(), ttl)
-	if oob == nil || s.udp == nil {
+	if oob == nil {
 		return errors.ErrUnsupported
 	}
 	return s.sent(s.write(b, oob, to), 1)
+}
+
+// ttlWriter is a simulated socket that can give a packet a TTL of its own.
+type ttlWriter interface {
+	WriteToTTL(b []byte, to net.Addr, ttl uint8) (int, error)
 }
 
 // SendSegments sends b as packets of segment bytes, the last one as long as is
