@@ -1,0 +1,151 @@
+package matrix
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"bodkin/internal/node"
+	"bodkin/natlab"
+)
+
+// Config is one run. The topology has the hosts "server", which is reachable, "a",
+// which dials, and "b"; its seed decides everything.
+type Config struct {
+	Topology natlab.Topology
+	// Limit is how long the dialler waits for a hole; 12 s if 0, in which an
+	// attempt that began at once is over.
+	Limit time.Duration
+	// Observe, if not nil, is shown every packet.
+	Observe natlab.Observer
+}
+
+// Result is how a run went. Times count from the dial.
+type Result struct {
+	Direct bool // both sides send through a hole
+	// ToDirect is when the dialler's packets took the hole, Both when both
+	// sides' did.
+	ToDirect, Both time.Duration
+	// Introduced is when the dialler knew the peer's endpoints, Told when the
+	// peer knew the dialler's.
+	Introduced, Told time.Duration
+	// Relayed is when the first data came to the peer, by the relay or else.
+	Relayed time.Duration
+	Packets int // what both sides sent to open holes
+	Control int // what both sides sent to the server since the dial
+	// RelayedBytes are what the server relayed of a flow of 50 packets a second
+	// from the dialler, as long as the run went on.
+	RelayedBytes uint64
+	// Kind is what the dialler's hole was found as: host, server-reflexive …;
+	// Endpoint is where it leads.
+	Kind     string
+	Endpoint netip.AddrPort
+	// Why says what was in the way, where Direct is false.
+	Why string
+}
+
+const (
+	defaultLimit = 12 * time.Second
+	// registerLimit is how long both nodes may take to register.
+	registerLimit = 30 * time.Second
+
+	serverPort = 3478
+)
+
+var errHosts = errors.New("matrix: the topology needs the hosts server, a and b")
+
+// Punch does one run. The error says that there could be none.
+func Punch(cfg Config) (Result, error) {
+	sim, err := natlab.NewSim(cfg.Topology)
+	if err != nil {
+		return Result{}, err
+	}
+	if sim.Host("server") == nil || sim.Host("a") == nil || sim.Host("b") == nil {
+		return Result{}, errHosts
+	}
+	if cfg.Limit == 0 {
+		cfg.Limit = defaultLimit
+	}
+	r := run{sim: sim}
+	sim.Observe(r.watch)
+	if cfg.Observe != nil {
+		sim.Observe(cfg.Observe)
+	}
+	if r.server, err = newServer(sim, cfg.Topology.Seed); err != nil {
+		return Result{}, err
+	}
+	if r.a, err = r.server.newNode("a", cfg.Topology.Seed); err != nil {
+		return Result{}, err
+	}
+	if r.b, err = r.server.newNode("b", cfg.Topology.Seed); err != nil {
+		return Result{}, err
+	}
+	return r.punch(cfg.Limit), nil
+}
+
+// run is the state of one.
+type run struct {
+	sim    *natlab.Sim
+	server *server
+	a, b   *site
+	begin  time.Time // of the dial; zero before
+	drops  map[drop]int
+	result Result
+}
+
+func (r *run) punch(limit time.Duration) Result {
+	r.b.step(node.Input{Op: node.Accept})
+	r.a.start()
+	r.b.start()
+	if !r.sim.Run(registerLimit, func() bool { return r.a.registered && r.b.registered }) {
+		r.result.Why = r.unregistered()
+		return r.result
+	}
+	r.begin = r.sim.Now()
+	sentA, sentB := r.a.toServer, r.b.toServer
+	r.b.received = func() {
+		if r.result.Relayed == 0 {
+			r.result.Relayed = r.since(r.sim.Now())
+		}
+	}
+	r.a.step(node.Input{Op: node.Dial, ID: r.b.id})
+	r.a.flow()
+	res := &r.result
+	res.Direct = r.sim.Run(limit, func() bool { return !r.a.direct.IsZero() && !r.b.direct.IsZero() })
+	res.Packets = r.a.toPeer + r.b.toPeer
+	res.Control = r.a.toServer - sentA + r.b.toServer - sentB
+	res.RelayedBytes = r.server.registry.Stats().RelayedBytes
+	res.ToDirect, res.Introduced, res.Told = r.since(r.a.direct), r.since(r.a.introduced), r.since(r.b.introduced)
+	if res.Direct {
+		res.Both = max(res.ToDirect, r.since(r.b.direct))
+		res.Kind, res.Endpoint = r.a.hole.Kind.String(), r.a.hole.To
+		return *res
+	}
+	res.Why = r.why()
+	return *res
+}
+
+// since is a time counted from the dial; 0 for none.
+func (r *run) since(t time.Time) time.Duration {
+	if t.IsZero() {
+		return 0
+	}
+	return t.Sub(r.begin)
+}
+
+// String sums a result up in a line.
+func (r Result) String() string {
+	if !r.Direct {
+		return fmt.Sprintf("relay: %s; %d packets", r.Why, r.Packets)
+	}
+	return fmt.Sprintf("direct after %v (both %v) to %v, %s; %d packets", r.ToDirect, r.Both, r.Endpoint, r.Kind, r.Packets)
+}
+
+// The dialler's flow: as many bytes as a voice call, in larger packets.
+const (
+	flowEvery = 20 * time.Millisecond
+	flowSize  = 1000
+	// activeEvery is how often a flow tells the core that it is there.
+	activeEvery = 250 * time.Millisecond
+)

@@ -1,0 +1,231 @@
+package matrix
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+	"net/netip"
+	"time"
+
+	"bodkin/internal/node"
+	"bodkin/internal/path"
+	"bodkin/internal/wire"
+	"bodkin/natlab"
+	"bodkin/peer"
+	"bodkin/punch"
+	"bodkin/rendezvous"
+)
+
+// chance is the randomness of one program in a run.
+func chance(seed uint64, name string) *rand.ChaCha8 {
+	var s [32]byte
+	binary.BigEndian.PutUint64(s[:], seed)
+	copy(s[8:], name)
+	return rand.NewChaCha8(s)
+}
+
+func keyOf(seed uint64, name string) peer.Key {
+	var s [32]byte
+	_, _ = chance(seed, "key "+name).Read(s[:])
+	return peer.NewKey(s)
+}
+
+// server is the rendezvous server on its host.
+type server struct {
+	sim      *natlab.Sim
+	id       peer.ID
+	at       []netip.AddrPort // one a family
+	socket   *natlab.SimSocket
+	registry *rendezvous.Registry
+	timer    *natlab.Timer
+	out      []rendezvous.Outgoing
+}
+
+func newServer(sim *natlab.Sim, seed uint64) (*server, error) {
+	key, h := keyOf(seed, "server"), sim.Host("server")
+	s := &server{sim: sim, id: key.ID(), registry: rendezvous.NewRegistry(key, rendezvous.Limits{}, chance(seed, "server"))}
+	for _, p := range h.Prefixes() {
+		s.at = append(s.at, netip.AddrPortFrom(p.Addr(), serverPort))
+	}
+	var err error
+	s.socket, err = h.Bind(serverPort, func(now time.Time, from netip.AddrPort, b []byte) {
+		var next time.Time
+		s.out, next = s.registry.Step(now, 0, from, b, s.out[:0])
+		s.send()
+		s.timer.Reset(next)
+	})
+	s.timer = sim.After(0, s.tick)
+	return s, err
+}
+
+func (s *server) tick() {
+	var next time.Time
+	s.out, next = s.registry.Tick(s.sim.Now(), s.out[:0])
+	s.send()
+	s.timer.Reset(next)
+}
+
+func (s *server) send() {
+	for _, o := range s.out {
+		_ = s.socket.Send(o.To, 0, o.Data)
+	}
+}
+
+// site is a node on its host.
+type site struct {
+	sim    *natlab.Sim
+	id     peer.ID
+	server *server
+	links  []netip.Prefix
+	socket *natlab.SimSocket
+	core   *node.Core
+	timer  *natlab.Timer
+
+	routes   []path.Route
+	overlay  netip.Addr
+	heard    map[path.Key]time.Time
+	kicked   time.Time
+	received func() // at data for a program
+
+	registered         bool
+	err                error
+	introduced, direct time.Time
+	hole               path.Route
+	toPeer, toServer   int // packets sent
+	report             *punch.Report
+}
+
+// The sockets of a node: one a family.
+const (
+	local4 punch.Local = 1
+	local6 punch.Local = 2
+)
+
+func (s *server) newNode(name string, seed uint64) (*site, error) {
+	h, key := s.sim.Host(name), keyOf(seed, name)
+	x := &site{sim: s.sim, id: key.ID(), server: s, links: h.Prefixes(), heard: make(map[path.Key]time.Time)}
+	x.core = node.New(node.Config{
+		Key: key, Server: s.id, Instance: chance(seed, "instance "+name).Uint64() | 1, Direct: true, Rand: chance(seed, name),
+	})
+	x.timer = s.sim.NewTimer(func() { x.step(node.Input{Op: node.Tick}) })
+	var err error
+	x.socket, err = h.Bind(0, x.receive)
+	return x, err
+}
+
+// start lets the node register.
+func (x *site) start() {
+	var sockets []path.LocalSocket
+	for _, l := range x.links {
+		if l.Addr().Is4() {
+			sockets = append(sockets, path.LocalSocket{Local: local4, Bound: netip.AddrPortFrom(netip.IPv4Unspecified(), x.socket.Port())})
+		} else {
+			sockets = append(sockets, path.LocalSocket{Local: local6, Bound: netip.AddrPortFrom(netip.IPv6Unspecified(), x.socket.Port())})
+		}
+	}
+	x.step(node.Input{Op: node.Network, Sockets: sockets, Links: x.links})
+	x.step(node.Input{Op: node.Resolved, Servers: x.server.at})
+}
+
+func local(a netip.AddrPort) punch.Local {
+	if a.Addr().Is4() {
+		return local4
+	}
+	return local6
+}
+
+// receive takes a packet as the data plane of a node does.
+func (x *site) receive(now time.Time, from netip.AddrPort, b []byte) {
+	key := path.Key{Local: local(from), To: from}
+	switch wire.Classify(b, x.isServer(from)) {
+	case wire.ClassSTUN:
+		x.step(node.Input{Op: node.Packet, Local: key.Local, From: from, Data: append([]byte(nil), b...)})
+		return
+	case wire.ClassChannel:
+		channel, _, ok := wire.ParseChannelData(b)
+		if !ok {
+			return
+		}
+		key.Channel = channel
+	}
+	x.heard[key] = now
+	if x.received != nil {
+		x.received()
+	}
+}
+
+func (x *site) isServer(a netip.AddrPort) bool {
+	for _, s := range x.server.at {
+		if s == a {
+			return true
+		}
+	}
+	return false
+}
+
+// step steps the core and does what it wants.
+func (x *site) step(in node.Input) {
+	actions, next := x.core.Step(x.sim.Now(), in, nil)
+	for _, a := range actions {
+		x.do(a)
+	}
+	if next.IsZero() {
+		x.timer.Stop()
+		return
+	}
+	x.timer.Reset(next)
+}
+
+func (x *site) do(a node.Action) {
+	switch a.Op {
+	case node.Send:
+		if x.isServer(a.By.To) {
+			x.toServer++
+		} else {
+			x.toPeer++
+		}
+		_ = x.socket.Send(a.By.To, a.TTL, a.Data)
+	case node.Registered:
+		x.registered = true
+	case node.RegisterFailed:
+		x.err = a.Err
+	case node.Publish:
+		x.overlay, x.routes = a.Overlay, a.Routes
+	case node.Happened:
+		x.happened(a.Event)
+	}
+}
+
+func (x *site) happened(h path.Happening) {
+	switch h.Kind {
+	case path.WasIntroduced:
+		if x.introduced.IsZero() {
+			x.introduced = x.sim.Now()
+		}
+	case path.Switched:
+		if h.Route.Direct() && x.direct.IsZero() {
+			x.direct, x.hole = x.sim.Now(), h.Route
+		}
+	case path.Failed:
+		x.err = h.Err
+	case path.AttemptEnded:
+		x.report = h.Report
+	}
+}
+
+// flow sends to the peer by the best route that there is, on and on.
+func (x *site) flow() {
+	x.sim.After(flowEvery, x.flow)
+	if len(x.routes) == 0 {
+		return
+	}
+	best, data := x.routes[0], make([]byte, flowSize)
+	data[0] = 0x50 // neither STUN's first byte nor ChannelData's
+	if best.Channel != 0 {
+		data = wire.AppendChannelData(nil, best.Channel, data)
+	}
+	_ = x.socket.Send(best.To, 0, data)
+	if now := x.sim.Now(); now.Sub(x.kicked) >= activeEvery {
+		x.kicked = now
+		x.step(node.Input{Op: node.Active, Overlay: x.overlay, By: best.Key, Heard: x.heard[best.Key]})
+	}
+}
