@@ -45,7 +45,7 @@ var rooms = map[string][]string{
 	"internal/app/...": {"", "peer"},
 	"internal/control": {"", "peer", "internal/app/..."},
 	"internal/labrun":  {"", "peer", "natlab", "natlab/netbed"},
-	"internal/matrix": {"peer", "internal/wire", "nat", "punch", "rendezvous", "internal/path", "internal/node", "natlab"},
+	"internal/matrix":  {"peer", "internal/wire", "nat", "punch", "rendezvous", "internal/path", "internal/node", "natlab"},
 	"internal/cli": {
 		"", "peer", "nat", "rendezvous", "natlab", "natlab/netbed",
 		"internal/sock", "internal/app/...", "internal/control", "internal/labrun", "internal/matrix",

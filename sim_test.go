@@ -15,21 +15,19 @@ import (
 	"bodkin/rendezvous"
 )
 
-// inBubble runs a test in fake time, on a network in memory with a server in it.
-func inBubble(t *testing.T, o natlab.Options, f func(t *testing.T, l *natlab.Live, url string)) {
+// inMemory is a network in memory with a server in it, and the server's URL.
+func inMemory(t *testing.T, o natlab.Options) (l *natlab.Live, url string) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		l, err := natlab.NewLive(natlab.TwoHomes(o))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(l.Close)
-		h := l.Host("server")
-		s, _ := startServer(t, rendezvous.ServerConfig{
-			Network: h, Listen: []netip.AddrPort{netip.AddrPortFrom(h.Addr(), 3478)},
-		})
-		f(t, l, s.URL(h.Addr().String()).String())
+	l, err := natlab.NewLive(natlab.TwoHomes(o))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	h := l.Host("server")
+	s, _ := startServer(t, rendezvous.ServerConfig{
+		Network: h, Listen: []netip.AddrPort{netip.AddrPortFrom(h.Addr(), 3478)},
 	})
+	return l, s.URL(h.Addr().String()).String()
 }
 
 // echoes sends a MiB and takes it back.
@@ -52,7 +50,8 @@ func echoes(t *testing.T, c *bodkin.Conn) {
 // relay carries on; a new hole opens. Then both NATs get other addresses.
 func TestHoleDiesAndComesBackInFakeTime(t *testing.T) {
 	t.Parallel()
-	inBubble(t, natlab.Options{}, func(t *testing.T, l *natlab.Live, url string) {
+	synctest.Test(t, func(t *testing.T) {
+		l, url := inMemory(t, natlab.Options{})
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 		defer cancel()
 		a := startNode(t, bodkin.Config{Server: url, Network: l.Host("a")})

@@ -45,6 +45,7 @@ func (u Unreachable) codeV6() byte {
 		return 4
 	case Prohibited:
 		return 1
+	case NetUnreachable:
 	}
 	return 0
 }

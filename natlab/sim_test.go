@@ -25,32 +25,32 @@ type received struct {
 	text string
 }
 
-func newSim(t testing.TB, topology natlab.Topology) *natlab.Sim {
-	t.Helper()
+func newSim(tb testing.TB, topology natlab.Topology) *natlab.Sim {
+	tb.Helper()
 	s, err := natlab.NewSim(topology)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return s
 }
 
-func bind(t testing.TB, h *natlab.SimHost, port uint16) *socket {
-	t.Helper()
+func bind(tb testing.TB, h *natlab.SimHost, port uint16) *socket {
+	tb.Helper()
 	s := &socket{}
 	b, err := h.Bind(port, func(now time.Time, from netip.AddrPort, data []byte) {
 		s.got = append(s.got, received{now, from, string(data)})
 	})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	s.SimSocket, s.at = b, netip.AddrPortFrom(h.Addr(), b.Port())
 	return s
 }
 
-func (s *socket) send(t testing.TB, to netip.AddrPort, text string) {
-	t.Helper()
+func (s *socket) send(tb testing.TB, to netip.AddrPort, text string) {
+	tb.Helper()
 	if err := s.Send(to, 0, []byte(text)); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
@@ -76,11 +76,11 @@ func icmpTo(h *natlab.SimHost) *[]string {
 	return &got
 }
 
-func public(t testing.TB, s *natlab.Sim, box string) netip.Addr {
-	t.Helper()
+func public(tb testing.TB, s *natlab.Sim, box string) netip.Addr {
+	tb.Helper()
 	p, ok := s.Place(box)
 	if !ok {
-		t.Fatalf("no box %s", box)
+		tb.Fatalf("no box %s", box)
 	}
 	return p.Addr[0].Addr()
 }
@@ -232,8 +232,10 @@ func TestSimLANsAreSwitchedAndNest(t *testing.T) {
 	s := newSim(t, natlab.Topology{
 		Boxes: []natlab.Box{{Name: "carrier"}, {Name: "home", Behind: "carrier"}, {Name: "other", Behind: "carrier"}},
 		Hosts: []natlab.Host{
-			{Name: "s"}, {Name: "h", Behind: "home", Link: natlab.Link{Delay: 10 * time.Millisecond}},
-			{Name: "n", Behind: "home"}, {Name: "o", Behind: "other"},
+			{Name: "s"},
+			{Name: "h", Behind: "home", Link: natlab.Link{Delay: 10 * time.Millisecond}},
+			{Name: "n", Behind: "home"},
+			{Name: "o", Behind: "other"},
 		},
 	})
 	server, h, n, o := bind(t, s.Host("s"), 0), bind(t, s.Host("h"), 0), bind(t, s.Host("n"), 0), bind(t, s.Host("o"), 0)
@@ -293,24 +295,25 @@ func TestSimHostHearsItself(t *testing.T) {
 }
 
 // run is a log of everything that happens to many packets on bad links.
-func run(t testing.TB, seed uint64) string {
+func run(tb testing.TB, seed uint64) string {
+	tb.Helper()
 	bad := natlab.Link{Delay: 10 * time.Millisecond, Jitter: 5 * time.Millisecond, Loss: 0.1, Duplicate: 0.1, Reorder: 0.1, Rate: 10e6}
 	topology := natlab.TwoHomes(natlab.Options{Seed: seed})
 	for i := range topology.Boxes {
 		topology.Boxes[i].Link = bad
 	}
-	s := newSim(t, topology)
+	s := newSim(tb, topology)
 	var log strings.Builder
 	s.Observe(func(e natlab.Event) {
 		fmt.Fprintf(&log, "%v %v %s %v %d %d %v %v %x %v %s\n",
 			e.Time.UnixNano(), e.What, e.Where, e.Up, e.ID, e.Of, e.Packet.From, e.Packet.To, e.Packet.Data, e.Leaves.UnixNano(), e.Reason)
 	})
-	a, b := bind(t, s.Host("a"), 0), bind(t, s.Host("b"), 0)
-	pa, pb := at(public(t, s, "home-a"), a.Port()), at(public(t, s, "home-b"), b.Port())
+	a, b := bind(tb, s.Host("a"), 0), bind(tb, s.Host("b"), 0)
+	pa, pb := at(public(tb, s, "home-a"), a.Port()), at(public(tb, s, "home-b"), b.Port())
 	for i := range 200 {
 		s.After(time.Duration(i)*time.Millisecond, func() {
-			a.send(t, pb, "from a")
-			b.send(t, pa, "from b")
+			a.send(tb, pb, "from a")
+			b.send(tb, pa, "from b")
 		})
 	}
 	s.Run(time.Second, nil)

@@ -11,11 +11,11 @@ import (
 	"bodkin/natlab"
 )
 
-func punched(t testing.TB, c Config) Result {
-	t.Helper()
+func punched(tb testing.TB, c Config) Result {
+	tb.Helper()
 	r, err := Punch(c)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return r
 }
@@ -51,10 +51,10 @@ func TestSymmetricPairStaysOnTheRelay(t *testing.T) {
 
 // lossy are punches between port-restricted homes whose access links lose that
 // share each way.
-func lossy(t testing.TB, n int, loss float64) (direct, both []time.Duration, failed []string) {
-	t.Helper()
+func lossy(tb testing.TB, n int, loss float64) (direct, both []time.Duration, failed []string) {
+	tb.Helper()
 	for seed := range n {
-		r := punched(t, Config{Topology: natlab.TwoHomes(natlab.Options{Seed: uint64(seed), Loss: loss})})
+		r := punched(tb, Config{Topology: natlab.TwoHomes(natlab.Options{Seed: uint64(seed), Loss: loss})})
 		if !r.Direct {
 			failed = append(failed, fmt.Sprintf("seed %d: %v", seed, r))
 			continue

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"time"
 
 	"bodkin/internal/node"
@@ -146,6 +147,7 @@ func (x *site) receive(now time.Time, from netip.AddrPort, b []byte) {
 			return
 		}
 		key.Channel = channel
+	case wire.ClassOther:
 	}
 	x.heard[key] = now
 	if x.received != nil {
@@ -153,14 +155,7 @@ func (x *site) receive(now time.Time, from netip.AddrPort, b []byte) {
 	}
 }
 
-func (x *site) isServer(a netip.AddrPort) bool {
-	for _, s := range x.server.at {
-		if s == a {
-			return true
-		}
-	}
-	return false
-}
+func (x *site) isServer(a netip.AddrPort) bool { return slices.Contains(x.server.at, a) }
 
 // step steps the core and does what it wants.
 func (x *site) step(in node.Input) {
@@ -192,6 +187,7 @@ func (x *site) do(a node.Action) {
 		x.overlay, x.routes = a.Overlay, a.Routes
 	case node.Happened:
 		x.happened(a.Event)
+	default: // the rest is for the data plane
 	}
 }
 
@@ -209,6 +205,7 @@ func (x *site) happened(h path.Happening) {
 		x.err = h.Err
 	case path.AttemptEnded:
 		x.report = h.Report
+	case path.RouteUp, path.RouteDown, path.Restarted:
 	}
 }
 

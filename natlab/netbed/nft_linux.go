@@ -70,8 +70,10 @@ func input(c *nftables.Conn, filter *nftables.Table, box natlab.NAT) {
 		protocol byte
 		refusal  natlab.Refusal
 	}{
-		{unix.IPPROTO_UDP, box.UDP.Refusal}, {unix.IPPROTO_TCP, box.TCP.Refusal},
-		{unix.IPPROTO_ICMP, box.ICMP.Refusal}, {unix.IPPROTO_ICMPV6, box.ICMP.Refusal},
+		{unix.IPPROTO_UDP, box.UDP.Refusal},
+		{unix.IPPROTO_TCP, box.TCP.Refusal},
+		{unix.IPPROTO_ICMP, box.ICMP.Refusal},
+		{unix.IPPROTO_ICMPV6, box.ICMP.Refusal},
 	} {
 		with := expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_PORT_UNREACH}
 		switch r.refusal {
