@@ -7,6 +7,7 @@
 //	stream.go   a stream as a net.Conn
 //	header.go   what a stream begins with, and what datagrams do
 //	datagram.go unreliable flows
+//	inbox.go    datagrams that wait, and deadlines
 //	migrate.go  following the best route
 //	drain.go    ping, and nothing lost at the end
 //
