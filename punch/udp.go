@@ -40,8 +40,9 @@ type question struct {
 // schedule is the pause before each retransmission: quick at first, since the
 // first probe often dies at a NAT that opens a moment later.
 var schedule = []time.Duration{
-	20 * time.Millisecond, 40 * time.Millisecond, 80 * time.Millisecond,
-	160 * time.Millisecond, 320 * time.Millisecond, 400 * time.Millisecond,
+	20 * time.Millisecond, 20 * time.Millisecond, 40 * time.Millisecond, 40 * time.Millisecond,
+	80 * time.Millisecond, 80 * time.Millisecond, 160 * time.Millisecond, 160 * time.Millisecond,
+	320 * time.Millisecond, 320 * time.Millisecond, 400 * time.Millisecond,
 }
 
 // lastWait is how long the last probe that a pair is allowed may take.

@@ -358,6 +358,21 @@ func (a *Agent) run() (next time.Time) {
 	return next
 }
 
+// quickTries of a request for an introduction follow each other as soon as an
+// answer could have come: somebody waits for it, a repeat costs the server a
+// look-up, and where both access links lose a fifth, one request in three needs
+// more than one try.
+const quickTries = 4
+
+// again is how long a request for an introduction waits for its answer after n
+// tries.
+func (l *serverLeg) again(n int) time.Duration {
+	if l.rtt == 0 || n >= quickTries {
+		return l.rto(max(0, n-quickTries))
+	}
+	return max(l.rtt+l.rtt/4, 50*time.Millisecond)
+}
+
 // rto is how long the try after n tries waits for its answer: half as long again
 // each time, since most of what is missing was lost and not slow.
 func (l *serverLeg) rto(n int) time.Duration {

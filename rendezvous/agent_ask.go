@@ -88,7 +88,7 @@ func (a *Agent) runRequests() (next time.Time) {
 				a.asked(q, AgentAction{Op: AgentNotIntroduced, Err: ErrNoIntroduction})
 				continue
 			}
-			q.nextAt = a.now.Add(a.primary.rto(q.tries))
+			q.nextAt = a.now.Add(a.primary.again(q.tries))
 			q.tries++
 			a.send(a.primary, a.seal(stun.NewType(q.method, stun.ClassRequest), q.id, nil, q.content))
 		}

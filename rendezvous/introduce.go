@@ -29,9 +29,11 @@ type introductionKey struct {
 
 const (
 	// tellAgain is when an introduction is repeated to the target: its round
-	// trip is not known, and most are shorter.
-	tellAgain = 120 * time.Millisecond
-	tellTries = 7
+	// trip is not known, and most are shorter. Two more repeats come after as much
+	// again, the others each twice as late as the one before, up to 640 ms: a
+	// target that is never told costs the asker a whole attempt.
+	tellAgain = 80 * time.Millisecond
+	tellTries = 10
 	// introductionLife covers all repeats of the asker.
 	introductionLife = 15 * time.Second
 	// maxIntroductions bounds what all nodes together make the server remember,
@@ -116,7 +118,7 @@ func (r *Registry) target(g *registration, ask wire.Ask) *registration {
 func (r *Registry) tell(i *introduction) {
 	i.tries++
 	if i.tries < tellTries {
-		i.nextAt = r.now.Add(tellAgain << min(i.tries-1, 4))
+		i.nextAt = r.now.Add(tellAgain << min(max(0, i.tries-3), 3))
 		r.rows[i.tries-1] = append(r.rows[i.tries-1], i)
 	} else {
 		delete(r.waiting, i.toTarget)
