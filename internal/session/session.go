@@ -30,6 +30,7 @@ const (
 	codeNotAllowed
 	codeBusy
 	codeBadHeader
+	codeBrokenOff
 )
 
 // RefusedError says that the peer was reached and refused the connection.
@@ -198,21 +199,32 @@ func (s *session) open(ctx context.Context, k kind, service string) (*quic.Strea
 	return stream, nil
 }
 
-// explain turns what the peer refused into a RefusedError.
+// explain says in our words how the peer ended a stream or the connection; what
+// it refused becomes a RefusedError.
 func (s *session) explain(service string, err error) error {
 	if stream, ok := errors.AsType[*quic.StreamError](err); ok && stream.Remote {
-		if stream.ErrorCode == codeDone {
+		switch stream.ErrorCode {
+		case codeDone:
 			return fmt.Errorf("peer %s closed the connection: %w", s.id.Short(), io.ErrClosedPipe)
+		case codeBrokenOff:
+			return fmt.Errorf("peer %s broke the connection off", s.id.Short())
 		}
 		if reason := reasons[stream.ErrorCode]; reason != "" {
 			return &RefusedError{s.id, service, reason}
 		}
 	}
-	if app, ok := errors.AsType[*quic.ApplicationError](err); ok && app.Remote {
-		if reason := sessionReasons[app.ErrorCode]; reason != "" {
+	if app, ok := errors.AsType[*quic.ApplicationError](err); ok {
+		reason := sessionReasons[app.ErrorCode]
+		switch {
+		case app.ErrorCode == codeRestarted:
+			return fmt.Errorf("peer %s restarted", s.id.Short())
+		case app.Remote && app.ErrorCode == codeClosed:
+			return fmt.Errorf("peer %s ended the session", s.id.Short())
+		case app.Remote && reason != "":
 			return &RefusedError{s.id, "", reason}
+		case app.Remote:
+			return fmt.Errorf("peer %s ended the session: %w", s.id.Short(), err)
 		}
-		return fmt.Errorf("peer %s ended the session: %w", s.id.Short(), err)
 	}
 	return err
 }

@@ -74,7 +74,8 @@ func (c *Conn) LocalAddr() net.Addr { return Addr{Peer: c.s.m.cfg.Key.ID(), Serv
 // RemoteAddr is the peer.
 func (c *Conn) RemoteAddr() net.Addr { return Addr{Peer: c.s.id, Service: c.service} }
 
-// Read implements [net.Conn]. The peer's refusal is a *RefusedError.
+// Read implements [net.Conn]. The peer's refusal is a *RefusedError; io.EOF is
+// the end that the peer wrote, and nothing else is.
 func (c *Conn) Read(b []byte) (int, error) {
 	n, err := c.Stream.Read(b)
 	if err != nil && !isTimeout(err) {
@@ -118,6 +119,14 @@ func (c *Conn) CloseRead() error {
 func (c *Conn) Close() error {
 	_ = c.CloseRead()
 	return c.CloseWrite()
+}
+
+// Abort breaks both directions off: the peer's Read fails, where Close would let
+// it read to an end that it could take for the whole.
+func (c *Conn) Abort() error {
+	_ = c.CloseRead()
+	c.CancelWrite(codeBrokenOff)
+	return nil
 }
 
 func isTimeout(err error) bool {
