@@ -1,50 +1,144 @@
-// Package pipe connects a connection with standard input and output, as netcat
-// does, and knows when that is over.
+// Package pipe connects a connection with a pair of streams, as netcat does, and
+// knows when that is over.
+//
+//	pipe.go    copying both ways, with half-close
+//	turns.go   one input for several connections, one after another
+//	command.go a command in the place of the streams
 package pipe
 
 import (
 	"context"
 	"errors"
 	"io"
-	"net"
+	"sync"
+	"sync/atomic"
 )
 
 // Conn is a connection that can be closed half.
 type Conn interface {
-	net.Conn
+	io.ReadWriteCloser
 	CloseWrite() error
+	// Abort breaks both directions off, so that the peer does not take what it
+	// has for the whole.
+	Abort() error
 	// Context ends when nothing can be written any more: we closed our
 	// direction, the peer gave up on it, or the connection is gone.
 	Context() context.Context
 }
 
-// Run copies both ways: in to the connection, whose direction it closes at the
-// end of in, and the connection to out. It returns when the peer has ended its
-// direction and ours is over, too: in has ended, or the peer will not read any
-// more of it. in may still be open then, and a Read of it under way.
-func Run(ctx context.Context, c Conn, in io.Reader, out io.Writer) error {
-	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
+// Streams are what a connection is connected with.
+type Streams struct {
+	In  io.Reader
+	Out io.Writer
+	// Person says that somebody types In: such an input ends with the peer's
+	// direction, for nobody would know that an end is waited for.
+	Person bool
+}
+
+// Run copies both ways: In to the connection, whose direction it closes at the
+// end of In, and the connection to Out. It returns when the peer has ended its
+// direction and ours is over, too: In has ended, or the peer will not read any
+// more of it. In may still be open then, and a Read of it under way.
+//
+// An error of either stream, or the end of ctx, breaks the connection off.
+func Run(ctx context.Context, c Conn, s Streams) error {
+	ctx, abort := context.WithCancelCause(ctx)
+	defer abort(nil)
+	stop := context.AfterFunc(ctx, func() { _ = c.Abort() })
 	defer stop()
+	up := &upward{conn: c, in: s.In}
 	sent := make(chan error, 1)
 	go func() {
-		_, err := io.Copy(c, in)
-		sent <- errors.Join(err, c.CloseWrite())
+		err := up.copy()
+		var broken *inputError
+		if errors.As(err, &broken) {
+			abort(err)
+		}
+		sent <- err
 	}()
-	_, err := io.Copy(out, c)
+	_, err := io.Copy(s.Out, c)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	if err != nil {
-		_ = c.Close()
+		_ = c.Abort()
 		return err
+	}
+	if s.Person && up.waiting.Load() {
+		_ = up.end()
+		return nil
 	}
 	select {
 	case err = <-sent:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	case <-c.Context().Done():
-		select {
-		case err = <-sent:
-		default: // the peer reads no more, and in stays open
-		}
+	}
+	// The peer reads no more. That is an error only if there is more.
+	if up.waiting.Load() {
+		return nil
+	}
+	select {
+	case err = <-sent:
+	case <-ctx.Done():
+		err = context.Cause(ctx)
 	}
 	return err
+}
+
+// upward is the direction from In to the peer.
+type upward struct {
+	conn    Conn
+	in      io.Reader
+	waiting atomic.Bool // In has nothing at the moment
+	mu      sync.Mutex  // a Write must not meet a CloseWrite
+	ended   bool
+}
+
+// inputError is an error of In, not of the connection.
+type inputError struct{ err error }
+
+func (e *inputError) Error() string { return "read input: " + e.err.Error() }
+func (e *inputError) Unwrap() error { return e.err }
+
+func (u *upward) copy() error {
+	// Not io.Copy: it would not say whose error it is.
+	buf := make([]byte, 32<<10)
+	for {
+		u.waiting.Store(true)
+		n, err := u.in.Read(buf)
+		u.waiting.Store(false)
+		if n > 0 {
+			if err := u.write(buf[:n]); err != nil {
+				return err
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return u.end()
+		case err != nil:
+			return &inputError{err}
+		}
+	}
+}
+
+func (u *upward) write(b []byte) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.ended {
+		return io.ErrClosedPipe
+	}
+	_, err := u.conn.Write(b)
+	return err
+}
+
+func (u *upward) end() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.ended {
+		return nil
+	}
+	u.ended = true
+	return u.conn.CloseWrite()
 }

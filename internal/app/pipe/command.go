@@ -1,0 +1,74 @@
+package pipe
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os/exec"
+	"time"
+)
+
+// Command is a program to connect with.
+type Command struct {
+	Args   []string // the program first
+	Env    []string // nil: ours
+	Stderr io.Writer
+}
+
+// mercy is how long a command may take to end once it was told to, and what it
+// left behind to write after its own end.
+const mercy = 5 * time.Second
+
+// Run runs the command with the connection as its standard input and output, and
+// closes the connection when it has ended. The command reads the end that the
+// peer writes. When the peer breaks the connection off, or ctx ends, it is told
+// to end, with its children, and killed if it has not after 5 seconds.
+//
+// The peer is not told how the command ended: resetting the connection might
+// lose its last words.
+func (k Command) Run(ctx context.Context, c Conn) error {
+	ctx, abort := context.WithCancelCause(ctx)
+	defer abort(nil)
+	stop := context.AfterFunc(ctx, func() { _ = c.Abort() })
+	defer stop()
+	cmd := exec.CommandContext(ctx, k.Args[0], k.Args[1:]...)
+	cmd.Env, cmd.Stderr, cmd.WaitDelay = k.Env, k.Stderr, mercy
+	cmd.Stdout = struct{ io.Writer }{c} // hides what only a socket has
+	group(cmd)
+	stdin, err := cmd.StdinPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		_ = c.Abort()
+		return err
+	}
+	go func() {
+		in := &remembering{Reader: c}
+		_, _ = io.Copy(stdin, in)
+		_ = stdin.Close()
+		if in.err != nil {
+			abort(in.err)
+		}
+	}()
+	err = cmd.Wait()
+	if !stop() {
+		return context.Cause(ctx)
+	}
+	_ = c.Close()
+	return err
+}
+
+// remembering keeps the error of a Reader, other than its end.
+type remembering struct {
+	io.Reader
+	err error
+}
+
+func (r *remembering) Read(b []byte) (int, error) {
+	n, err := r.Reader.Read(b)
+	if err != nil && !errors.Is(err, io.EOF) {
+		r.err = err
+	}
+	return n, err
+}

@@ -1,0 +1,6 @@
+package pipe
+
+import "os/exec"
+
+// group leaves a command as it is: it is killed alone.
+func group(*exec.Cmd) {}
