@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"time"
 
 	"bodkin"
 	"bodkin/internal/app/pipe"
@@ -24,13 +25,19 @@ func Connect(ctx context.Context, id peer.ID) (Node, error) {
 		return nil, err
 	}
 	c := &client{path: path}
-	s, err := c.Status(ctx)
+	ask, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	s, err := c.Status(ask)
 	if err != nil || s.ID != id {
 		return nil, ErrNotRunning
 	}
 	c.server = s.Server
 	return c, nil
 }
+
+// askTime is how long a process that holds the socket may take to answer, before
+// it counts as stuck.
+const askTime = 5 * time.Second
 
 type client struct{ path, server string }
 
@@ -62,9 +69,9 @@ func (c *client) do(ctx context.Context, method, path string) (*net.UnixConn, *h
 	if err != nil {
 		_ = u.Close()
 		if ctx.Err() != nil {
-			err = context.Cause(ctx)
+			return nil, nil, nil, context.Cause(ctx)
 		}
-		return nil, nil, nil, err
+		return nil, nil, nil, fmt.Errorf("%w (%w)", errGone, err)
 	}
 	return u, resp, r, nil
 }
@@ -102,7 +109,7 @@ func (c *client) Ping(ctx context.Context, id peer.ID) (p bodkin.Pong, err error
 }
 
 func (c *client) Dial(ctx context.Context, id peer.ID, service string) (pipe.Conn, error) {
-	u, resp, r, err := c.do(ctx, http.MethodPost, "/dial/"+id.String()+"/"+url.PathEscape(service))
+	u, resp, r, err := c.do(ctx, http.MethodPost, "/dial/"+id.String()+"?service="+url.QueryEscape(service))
 	if err != nil {
 		return nil, err
 	}
@@ -114,30 +121,5 @@ func (c *client) Dial(ctx context.Context, id peer.ID, service string) (pipe.Con
 		}
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	return &stream{UnixConn: u, r: r, ctx: ctx, cancel: cancel}, nil
+	return newStream(u, r), nil
 }
-
-// stream is a connection through the running node.
-type stream struct {
-	*net.UnixConn
-	r      *bufio.Reader
-	ctx    context.Context
-	cancel context.CancelFunc
-}
-
-// Read implements net.Conn. The node closes its end only when both directions
-// are over: then nothing we write arrives any more.
-func (s *stream) Read(b []byte) (int, error) { return s.r.Read(b) }
-
-func (s *stream) CloseWrite() error {
-	defer s.cancel()
-	return s.UnixConn.CloseWrite()
-}
-
-func (s *stream) Close() error {
-	defer s.cancel()
-	return s.UnixConn.Close()
-}
-
-func (s *stream) Context() context.Context { return s.ctx }

@@ -5,13 +5,14 @@
 //	control.go  what a command can do with a node, running or its own
 //	server.go   the running node's side: HTTP over the socket
 //	client.go   the command's side
+//	stream.go   a connection through the node
+//	frame.go    what such a connection looks like on the socket
 //	place.go    where the socket is
 package control
 
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"bodkin"
 	"bodkin/internal/app/pipe"
@@ -82,4 +83,4 @@ func errorOf(err error) *Error {
 }
 
 // ErrNotRunning is returned by Connect where no node answers.
-var ErrNotRunning = fmt.Errorf("nothing answers on its socket")
+var ErrNotRunning = errors.New("nothing answers on its socket")

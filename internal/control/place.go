@@ -9,8 +9,11 @@ import (
 	"bodkin/peer"
 )
 
+// maxPath is the longest path of a socket that all systems take.
+const maxPath = 103
+
 // Path is where the node of that ID answers. A part of the ID names it: the
-// whole would not fit a socket's address (104 bytes on some systems).
+// whole might not fit.
 func Path(id peer.ID) (string, error) {
 	dir, err := folder()
 	if err != nil {

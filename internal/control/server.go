@@ -10,15 +10,16 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"sync"
+	"sync/atomic"
 
-	"bodkin"
 	"bodkin/peer"
 )
 
 // Server answers commands for a running node.
 type Server struct {
-	node   *bodkin.Node
+	node   Node
 	http   *http.Server
 	path   string
 	mine   os.FileInfo
@@ -26,32 +27,28 @@ type Server struct {
 	cancel context.CancelFunc
 	once   sync.Once
 	done   chan struct{}
+	busy   atomic.Int32
+	idle   chan struct{} // told when busy falls
 }
 
-// Serve answers on the socket of the node's ID until Close. A socket that is
+// Serve answers for the node of that ID on its socket until Close. A socket that is
 // there already is taken over: its process is dead, or this node has displaced
 // it.
-func Serve(n *bodkin.Node) (*Server, error) {
-	path, err := Path(n.ID())
+func Serve(id peer.ID, n Node) (*Server, error) {
+	path, err := Path(id)
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("control socket: %w", err)
-	}
-	l, err := (&net.ListenConfig{}).Listen(context.Background(), "unix", path)
+	l, mine, err := bind(path)
 	if err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
-	// Closing would unlink whatever is at the path then: the next node's, maybe.
-	l.(*net.UnixListener).SetUnlinkOnClose(false)
-	s := &Server{node: n, path: path, done: make(chan struct{})}
-	s.mine, _ = os.Lstat(path)
+	s := &Server{node: n, path: path, mine: mine, done: make(chan struct{}), idle: make(chan struct{}, 1)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", s.status)
 	mux.HandleFunc("POST /ping/{peer}", s.ping)
-	mux.HandleFunc("POST /dial/{peer}/{service}", s.dial)
+	mux.HandleFunc("POST /dial/{peer}", s.dial)
 	s.http = &http.Server{Handler: mux, BaseContext: func(net.Listener) context.Context { return s.ctx }}
 	go func() {
 		defer close(s.done)
@@ -60,12 +57,74 @@ func Serve(n *bodkin.Node) (*Server, error) {
 	return s, nil
 }
 
-// Close ends answering, and removes the socket if it is still ours.
+// bind listens on a socket at path, whatever is there.
+func bind(path string) (net.Listener, os.FileInfo, error) {
+	unlock, err := lock(filepath.Dir(path))
+	if err != nil {
+		return nil, nil, err
+	}
+	defer unlock()
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, err
+	}
+	l, err := (&net.ListenConfig{}).Listen(context.Background(), "unix", path)
+	if err != nil {
+		if len(path) > maxPath {
+			err = fmt.Errorf("%w: its path has more than %d bytes; set XDG_RUNTIME_DIR to a shorter one", err, maxPath)
+		}
+		return nil, nil, err
+	}
+	// Closing would unlink whatever is at the path then: the next node's, maybe.
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	mine, err := os.Lstat(path)
+	if err != nil {
+		_ = l.Close()
+		return nil, nil, err
+	}
+	return l, mine, nil
+}
+
+// Leave removes the socket, if it is still ours: commands that come now find no
+// node, and those that are under way go on.
+func (s *Server) Leave() {
+	unlock, err := lock(filepath.Dir(s.path))
+	if err != nil {
+		return // the folder is gone, and the socket with it
+	}
+	defer unlock()
+	if now, err := os.Lstat(s.path); err == nil && os.SameFile(now, s.mine) {
+		_ = os.Remove(s.path)
+	}
+}
+
+// leaves notes that a command has ended its connection.
+func (s *Server) leaves() {
+	s.busy.Add(-1)
+	select {
+	case s.idle <- struct{}{}:
+	default:
+	}
+}
+
+// Busy is how many commands have a connection through this node.
+func (s *Server) Busy() int { return int(s.busy.Load()) }
+
+// Wait waits until no command has a connection through this node any more, or
+// until ctx ends. Leave comes first.
+func (s *Server) Wait(ctx context.Context) {
+	for s.busy.Load() > 0 {
+		select {
+		case <-s.idle:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Close ends answering, and what commands have under way.
 func (s *Server) Close() {
 	s.once.Do(func() {
-		if now, err := os.Lstat(s.path); err == nil && s.mine != nil && os.SameFile(now, s.mine) {
-			_ = os.Remove(s.path)
-		}
+		s.Leave()
 		s.cancel()
 		_ = s.http.Close()
 		<-s.done
@@ -83,7 +142,14 @@ func fail(w http.ResponseWriter, err error) {
 	_ = json.NewEncoder(w).Encode(errorOf(err))
 }
 
-func (s *Server) status(w http.ResponseWriter, _ *http.Request) { answer(w, s.node.Status()) }
+func (s *Server) status(w http.ResponseWriter, r *http.Request) {
+	status, err := s.node.Status(r.Context())
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	answer(w, status)
+}
 
 func (s *Server) ping(w http.ResponseWriter, r *http.Request) {
 	id, err := peer.ParseID(r.PathValue("peer"))
@@ -100,14 +166,16 @@ func (s *Server) ping(w http.ResponseWriter, r *http.Request) {
 }
 
 // dial connects the request's connection with the peer: after the response's
-// header it is the stream itself.
+// header it carries frames.
 func (s *Server) dial(w http.ResponseWriter, r *http.Request) {
+	s.busy.Add(1)
+	defer s.leaves()
 	id, err := peer.ParseID(r.PathValue("peer"))
 	if err != nil {
 		fail(w, err)
 		return
 	}
-	c, err := s.node.Dial(r.Context(), id, r.PathValue("service"))
+	c, err := s.node.Dial(r.Context(), id, r.FormValue("service"))
 	if err != nil {
 		fail(w, err)
 		return
@@ -123,30 +191,8 @@ func (s *Server) dial(w http.ResponseWriter, r *http.Request) {
 		_ = c.Close()
 		return
 	}
-	_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: bodkin\r\n\r\n")
-	s.join(conn.(*net.UnixConn), rw.Reader, c)
-}
-
-// join copies both ways, with half-close, until both have ended.
-func (s *Server) join(u *net.UnixConn, in io.Reader, c *bodkin.Conn) {
-	stop := context.AfterFunc(s.ctx, func() { _ = u.Close() })
+	stop := context.AfterFunc(s.ctx, func() { _ = conn.Close() })
 	defer stop()
-	var wg sync.WaitGroup
-	wg.Add(2)
-	go func() {
-		defer wg.Done()
-		_, _ = io.Copy(c, in)
-		_ = c.CloseWrite()
-	}()
-	go func() {
-		defer wg.Done()
-		_, err := io.Copy(u, c)
-		_ = u.CloseWrite()
-		if err != nil {
-			_ = u.Close()
-		}
-	}()
-	wg.Wait()
-	_ = c.Close()
-	_ = u.Close()
+	_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: bodkin\r\n\r\n")
+	join(newStream(conn, rw.Reader), c)
 }

@@ -2,7 +2,6 @@ package pipe
 
 import (
 	"context"
-	"errors"
 	"io"
 	"os/exec"
 	"time"
@@ -44,11 +43,10 @@ func (k Command) Run(ctx context.Context, c Conn) error {
 		return err
 	}
 	go func() {
-		in := &remembering{Reader: c}
-		_, _ = io.Copy(stdin, in)
+		read, _ := Copy(stdin, c)
 		_ = stdin.Close()
-		if in.err != nil {
-			abort(in.err)
+		if read != nil {
+			abort(read)
 		}
 	}()
 	err = cmd.Wait()
@@ -57,18 +55,4 @@ func (k Command) Run(ctx context.Context, c Conn) error {
 	}
 	_ = c.Close()
 	return err
-}
-
-// remembering keeps the error of a Reader, other than its end.
-type remembering struct {
-	io.Reader
-	err error
-}
-
-func (r *remembering) Read(b []byte) (int, error) {
-	n, err := r.Reader.Read(b)
-	if err != nil && !errors.Is(err, io.EOF) {
-		r.err = err
-	}
-	return n, err
 }

@@ -9,6 +9,7 @@ package pipe
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -49,12 +50,11 @@ func Run(ctx context.Context, c Conn, s Streams) error {
 	up := &upward{conn: c, in: s.In}
 	sent := make(chan error, 1)
 	go func() {
-		err := up.copy()
-		var broken *inputError
-		if errors.As(err, &broken) {
-			abort(err)
+		read, write := up.copy()
+		if read != nil {
+			abort(fmt.Errorf("read input: %w", read))
 		}
-		sent <- err
+		sent <- write
 	}()
 	_, err := io.Copy(s.Out, c)
 	if ctx.Err() != nil {
@@ -96,41 +96,48 @@ type upward struct {
 	ended   bool
 }
 
-// inputError is an error of In, not of the connection.
-type inputError struct{ err error }
+// Read reads In.
+func (u *upward) Read(b []byte) (int, error) {
+	u.waiting.Store(true)
+	defer u.waiting.Store(false)
+	return u.in.Read(b)
+}
 
-func (e *inputError) Error() string { return "read input: " + e.err.Error() }
-func (e *inputError) Unwrap() error { return e.err }
+// copy is Copy with the end of In passed on.
+func (u *upward) copy() (read, write error) {
+	if read, write = Copy(u, u); read != nil || write != nil {
+		return read, write
+	}
+	return nil, u.end()
+}
 
-func (u *upward) copy() error {
-	// Not io.Copy: it would not say whose error it is.
+// Copy copies until either side fails, or from ends, and says which it was.
+func Copy(to io.Writer, from io.Reader) (read, write error) {
 	buf := make([]byte, 32<<10)
 	for {
-		u.waiting.Store(true)
-		n, err := u.in.Read(buf)
-		u.waiting.Store(false)
+		n, err := from.Read(buf)
 		if n > 0 {
-			if err := u.write(buf[:n]); err != nil {
-				return err
+			if _, err := to.Write(buf[:n]); err != nil {
+				return nil, err
 			}
 		}
 		switch {
 		case errors.Is(err, io.EOF):
-			return u.end()
+			return nil, nil
 		case err != nil:
-			return &inputError{err}
+			return err, nil
 		}
 	}
 }
 
-func (u *upward) write(b []byte) error {
+// Write writes to the peer.
+func (u *upward) Write(b []byte) (int, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.ended {
-		return io.ErrClosedPipe
+		return 0, io.ErrClosedPipe
 	}
-	_, err := u.conn.Write(b)
-	return err
+	return u.conn.Write(b)
 }
 
 func (u *upward) end() error {
