@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"bodkin/internal/session"
 	"bodkin/internal/sock"
 	"bodkin/peer"
 	"bodkin/rendezvous"
@@ -84,6 +85,10 @@ func (c Config) check() (Config, rendezvous.URL, error) {
 	}
 	return c, url, nil
 }
+
+// CheckService says what is wrong with the name of a service, if anything: it
+// has 1 to 255 bytes.
+func CheckService(name string) error { return session.CheckService(name) }
 
 // bindAddrs are where the two sockets bind.
 func (c Config) bindAddrs() (v4, v6 netip.AddrPort) {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"errors"
+	"syscall"
 
 	"bodkin"
 	"bodkin/internal/control"
@@ -19,6 +20,7 @@ const (
 	codeRefused      = 5
 	codeDisplaced    = 6
 	codeInterrupted  = 130
+	codeBrokenPipe   = 141
 )
 
 const exitCodes = `Exit codes:
@@ -26,12 +28,13 @@ const exitCodes = `Exit codes:
     0  it worked
     1  it failed: the message says how; for ping --until-direct and lab, also:
        no direct route in time
-    2  the command line is wrong
+    2  the command line, or a BODKIN_ variable, is wrong
     3  the rendezvous server does not answer, or is not the one of the URL
     4  the peer is unknown to the server, offline, or does not allow this node
     5  the peer refused the connection
     6  another process with the same key accepts connections now
-  130  interrupted (Ctrl-C)`
+  130  interrupted (Ctrl-C, or told to end); serve ends with 0 then
+  141  standard output was closed, as head does when it has enough`
 
 func exitCodesTopic() *cobra.Command {
 	return &cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodes}
@@ -64,6 +67,8 @@ func codeOf(err error) int {
 		return codeOK
 	case errors.As(err, &coded):
 		return coded.code
+	case errors.Is(err, syscall.EPIPE):
+		return codeBrokenPipe
 	case errors.As(err, &remote):
 		return remoteCode(remote.Kind)
 	case errors.As(err, &server):

@@ -19,6 +19,6 @@ func (a *app) idCommand() *cobra.Command {
 			return a.print(map[string]any{"id": key.ID()}, "%s", key.ID())
 		},
 	}
-	c.Flags().StringVar(&a.node.key, "key", "", "file of the node key (default: node.key in the configuration folder)")
+	a.addKeyFlag(c)
 	return c
 }

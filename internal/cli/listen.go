@@ -2,9 +2,11 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"net"
+	"os"
 	"strings"
+	"sync"
 
 	"bodkin"
 	"bodkin/internal/app/pipe"
@@ -14,39 +16,77 @@ import (
 	"github.com/spf13/cobra"
 )
 
+type listenFlags struct {
+	allow []string
+	keep  bool
+	exec  string
+
+	service string
+	command []string // exec, in words
+}
+
 func (a *app) listenCommand() *cobra.Command {
-	var allow []string
-	var keep bool
+	var f listenFlags
 	c := &cobra.Command{
 		Use:   "listen [SERVICE]",
 		Short: "Wait for a peer and connect it to standard input and output",
 		Long: `Wait for a peer to dial, and connect it to standard input and output, as netcat
-would. It takes one connection and ends with it; with --keep the next ones, too.
-While it runs it answers pings, and other commands with its key go through it.`,
-		Example: "  bodkin listen > file\n  bodkin listen --allow PEER ssh",
-		Args:    cobra.MaximumNArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
+would, or with --exec to a command's. It takes one connection and ends with it;
+with --keep it takes the next ones, too: one after another, or with --exec up to
+64 at once, each with a command of its own. SERVICE is "pipe" if it is not given.
+
+The words of --exec are separated by spaces; quotes, '...' or "...", keep words
+together, and nothing else is special: no shell runs. The command finds the ID of
+its peer in BODKIN_PEER and the service in BODKIN_SERVICE. It is told to end, with
+SIGTERM, when the peer breaks the connection off or listen ends.
+
+While it runs it answers pings, and other commands with its key go through it. A
+second listen with the same key takes its place, and ends it.`,
+		Example: `  bodkin listen > file
+  bodkin listen --allow PEER chat
+  bodkin listen --keep --allow PEER --exec "/usr/sbin/sshd -i" ssh`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) (err error) {
+			if f.service, err = service(args); err != nil {
+				return err
+			}
+			if c.Flags().Changed("exec") {
+				if f.command, err = words(f.exec); err != nil {
+					return &codeError{codeUsage, fmt.Errorf("--exec: %w", err)}
+				}
+			}
+			allow, err := f.peers()
+			if err != nil {
+				return err
+			}
 			cfg, err := a.config()
 			if err != nil {
 				return err
 			}
-			for _, text := range allow {
-				id, err := parsePeer(text)
-				if err != nil {
-					return fmt.Errorf("--allow: %w", err)
-				}
-				cfg.Peers = append(cfg.Peers, id)
-			}
-			return a.listen(c.Context(), cfg, service(args), keep)
+			cfg.Peers = allow
+			return a.listen(c.Context(), cfg, f)
 		},
 	}
 	a.addNodeFlags(c)
-	c.Flags().StringSliceVar(&allow, "allow", nil, "peer ID that may connect (default: everybody who knows this node's ID)")
-	c.Flags().BoolVar(&keep, "keep", false, "after a connection, wait for the next one")
+	c.Flags().StringSliceVar(&f.allow, "allow", nil, "`PEER` that may connect; give it again for more (default: everybody who knows this node's ID)")
+	c.Flags().BoolVar(&f.keep, "keep", false, "after a connection, take the next one")
+	c.Flags().StringVar(&f.exec, "exec", "", "`COMMAND` to connect a peer with (default: standard input and output)")
 	return c
 }
 
-func (a *app) listen(ctx context.Context, cfg bodkin.Config, service string, keep bool) error {
+// peers are those that --allow names.
+func (f listenFlags) peers() (out []peer.ID, err error) {
+	for _, text := range f.allow {
+		id, err := peer.ParseID(text)
+		if err != nil {
+			return nil, &codeError{codeUsage, fmt.Errorf("--allow: %w", err)}
+		}
+		out = append(out, id)
+	}
+	return out, nil
+}
+
+func (a *app) listen(ctx context.Context, cfg bodkin.Config, f listenFlags) error {
 	log, err := a.openEvents()
 	if err != nil {
 		return err
@@ -57,48 +97,49 @@ func (a *app) listen(ctx context.Context, cfg bodkin.Config, service string, kee
 		return err
 	}
 	defer func() { log.status(n.Status()) }()
-	l, err := n.Listen(service)
+	l, err := n.Listen(f.service)
 	if err == nil {
 		err = registered(ctx, n) // once more: now the server knows that we listen
 	}
 	if err != nil {
-		return errors.Join(err, n.Close())
+		return end(ctx, n, err)
 	}
 	log.say(eventListening, bodkin.Route{})
-	s, err := control.Serve(n)
+	commands, err := control.Serve(n.ID(), control.Local(n))
 	if err != nil {
-		a.say("bodkin: status and ping cannot reach this node: %v", err)
+		a.say("bodkin: other commands cannot use this node: %v", err)
 	} else {
-		defer s.Close()
+		defer commands.Close()
 	}
-	a.greet(n.ID(), cfg, service)
+	a.greet(n.ID(), cfg, f.service)
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
 	defer stop()
-	for {
-		conn, err := l.Accept()
-		if err != nil {
-			if ctx.Err() != nil {
-				err = ctx.Err()
-			}
-			return errors.Join(err, closeNode(n))
+	err = a.take(ctx, l, f, log)
+	if err == nil && commands != nil {
+		commands.Leave()
+		if b := commands.Busy(); b > 0 {
+			a.say("bodkin: %d connections of other commands go through this node; it ends with them", b)
+			commands.Wait(ctx)
 		}
-		c := conn.(*bodkin.Conn)
-		a.logger().Info("connected", "peer", c.Peer(), "route", c.Route().Transport)
-		log.say(eventConnected, c.Route())
-		err = pipe.Run(ctx, c, a.in, log.firstByte(a.out, c.Route))
-		if !keep || ctx.Err() != nil {
-			_ = l.Close()
-			return errors.Join(err, closeNode(n))
-		}
-		if err != nil {
-			a.say("bodkin: %v", err)
-		}
-		_ = c.Close()
 	}
+	return end(ctx, n, err)
 }
 
-// greet says who we are and how the other side reaches us.
+// greeting is what `bodkin listen --json` says first, to standard error.
+type greeting struct {
+	ID      peer.ID `json:"id"`
+	Server  string  `json:"server"`
+	Service string  `json:"service"`
+	Open    bool    `json:"open"` // to everybody who knows the ID
+}
+
+// greet says who we are and how the other side reaches us. Standard output is
+// the peer's.
 func (a *app) greet(id peer.ID, cfg bodkin.Config, service string) {
+	if a.json {
+		a.sayJSON(greeting{id, cfg.Server, service, cfg.Peers == nil})
+		return
+	}
 	a.say("peer ID: %s", id)
 	command := []string{"bodkin dial --server", cfg.Server, id.String()}
 	if service != defaultService {
@@ -108,4 +149,87 @@ func (a *app) greet(id peer.ID, cfg bodkin.Config, service string) {
 	if cfg.Peers == nil {
 		a.say("note: everybody who knows this peer ID may connect; name peers with --allow to change that")
 	}
+}
+
+// maxCommands bounds the commands that run at once: a peer that dials without
+// end must not fill the machine.
+const maxCommands = 64
+
+// atOnce is how many connections there can be. They cannot share our streams.
+func (f listenFlags) atOnce() int {
+	if f.command != nil {
+		return maxCommands
+	}
+	return 1
+}
+
+// take takes one connection, or with --keep one after another until it is
+// interrupted or displaced.
+func (a *app) take(ctx context.Context, l net.Listener, f listenFlags, log *eventLog) error {
+	serve := a.connect(f, log)
+	if f.keep {
+		return a.takeAll(ctx, l, log, serve, f.atOnce())
+	}
+	c, err := a.accept(ctx, l, log)
+	if err != nil {
+		return err
+	}
+	_ = l.Close()
+	return serve(ctx, c)
+}
+
+// connector is what is done with a connection, until it has ended.
+type connector func(context.Context, *bodkin.Conn) error
+
+func (a *app) connect(f listenFlags, log *eventLog) connector {
+	if f.command != nil {
+		return func(ctx context.Context, c *bodkin.Conn) error {
+			env := append(os.Environ(), "BODKIN_PEER="+c.Peer().String(), "BODKIN_SERVICE="+f.service)
+			return pipe.Command{Args: f.command, Env: env, Stderr: a.err}.Run(ctx, c)
+		}
+	}
+	turns := pipe.NewTurns(a.in)
+	return func(ctx context.Context, c *bodkin.Conn) error {
+		turn := turns.Take()
+		defer func() { _ = turn.Close() }()
+		s := a.streams()
+		s.In, s.Out = turn, log.firstByte(a.out, c.Route)
+		return pipe.Run(ctx, c, s)
+	}
+}
+
+// takeAll takes connections one after another, or several at once.
+func (a *app) takeAll(ctx context.Context, l net.Listener, log *eventLog, serve connector, atOnce int) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	free := make(chan struct{}, atOnce)
+	for {
+		free <- struct{}{}
+		c, err := a.accept(ctx, l, log)
+		if err != nil {
+			return err
+		}
+		wg.Go(func() {
+			defer func() { <-free }()
+			if err := serve(ctx, c); err != nil && ctx.Err() == nil {
+				a.say("bodkin: peer %s: %v", c.Peer().Short(), err)
+			}
+			_ = c.Close()
+		})
+	}
+}
+
+// accept takes the next connection.
+func (a *app) accept(ctx context.Context, l net.Listener, log *eventLog) (*bodkin.Conn, error) {
+	conn, err := l.Accept()
+	if err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, err
+	}
+	c := conn.(*bodkin.Conn)
+	a.logger().Info("connected", "peer", c.Peer(), "service", c.Service(), "route", c.Route().Transport)
+	log.say(eventConnected, c.Route())
+	return c, nil
 }

@@ -14,6 +14,7 @@ import (
 	"bodkin/internal/app/pipe"
 	"bodkin/internal/control"
 	"bodkin/peer"
+	"bodkin/rendezvous"
 
 	"github.com/spf13/cobra"
 )
@@ -30,13 +31,40 @@ type nodeFlags struct {
 // registerTime is how long a command waits for its server.
 const registerTime = 10 * time.Second
 
+// defaultService is what listen and dial mean without a SERVICE.
+const defaultService = "pipe"
+
+func (a *app) addKeyFlag(c *cobra.Command) {
+	c.Flags().StringVar(&a.node.key, "key", "", "`FILE` of the node key (default: bodkin/node.key in the configuration folder)")
+}
+
 func (a *app) addNodeFlags(c *cobra.Command) {
+	a.addKeyFlag(c)
 	f := c.Flags()
-	f.StringVar(&a.node.key, "key", "", "file of the node key (default: node.key in the configuration folder)")
-	f.StringVar(&a.node.server, "server", "", "URL of the rendezvous server, as `bodkin serve` prints it")
-	f.StringSliceVar(&a.node.transports, "transports", nil, "kinds of holes to punch, of: udp (default: all)")
-	f.Uint16Var(&a.node.port, "port", 0, "local UDP port (default: any)")
-	f.StringVar(&a.node.events, "events", "", "file to append what happens to, as JSON lines")
+	f.StringVar(&a.node.server, "server", "", "`URL` of the rendezvous server, as 'bodkin serve' prints it")
+	f.StringSliceVar(&a.node.transports, "transports", nil, "`LIST` of the kinds of holes to punch, of: udp; empty: stay on the relay (default: all)")
+	f.Uint16Var(&a.node.port, "port", 0, "local UDP `PORT` (default: any)")
+	f.StringVar(&a.node.events, "events", "", "`FILE` to append what happens to, as JSON, an object a line")
+}
+
+// service is the optional argument SERVICE.
+func service(args []string) (string, error) {
+	if len(args) == 0 {
+		return defaultService, nil
+	}
+	if err := bodkin.CheckService(args[0]); err != nil {
+		return "", &codeError{codeUsage, err}
+	}
+	return args[0], nil
+}
+
+// parsePeer reads a PEER argument.
+func parsePeer(text string) (peer.ID, error) {
+	id, err := peer.ParseID(text)
+	if err != nil {
+		return id, &codeError{codeUsage, err}
+	}
+	return id, nil
 }
 
 // keyFile is where a key is, by default in the configuration folder.
@@ -59,21 +87,25 @@ func (a *app) loadKey() (peer.Key, error) {
 	return peer.LoadOrCreateKey(path)
 }
 
-// config is the Config that the flags describe.
+// config is the Config that the flags describe. The key comes last: a command
+// line that is wrong makes none.
 func (a *app) config() (bodkin.Config, error) {
-	key, err := a.loadKey()
-	if err != nil {
-		return bodkin.Config{}, err
+	c := bodkin.Config{
+		Server: a.node.server, Transports: a.node.transports, Port: a.node.port, Logger: a.logger(),
 	}
-	if a.node.server == "" {
-		return bodkin.Config{}, &codeError{codeUsage, errors.New(
+	if c.Server == "" {
+		return c, &codeError{codeUsage, errors.New(
 			"no server: give its URL with --server or in BODKIN_SERVER, as `bodkin serve` prints it")}
 	}
-	c := bodkin.Config{
-		Key: key, Server: a.node.server, Transports: a.node.transports, Port: a.node.port, Logger: a.logger(),
+	if _, err := rendezvous.ParseURL(c.Server); err != nil {
+		return c, &codeError{codeUsage, fmt.Errorf("--server: %w", err)}
+	}
+	var err error
+	if c.Key, err = a.loadKey(); err != nil {
+		return c, err
 	}
 	if err := c.Check(); err != nil {
-		return bodkin.Config{}, &codeError{codeUsage, err}
+		return c, &codeError{codeUsage, err}
 	}
 	return c, nil
 }
@@ -83,7 +115,7 @@ func (a *app) config() (bodkin.Config, error) {
 func start(ctx context.Context, c bodkin.Config, log *eventLog) (*bodkin.Node, error) {
 	n, err := bodkin.Start(ctx, c)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("%w: leave --port out, or choose another", err)
+		return nil, fmt.Errorf("%w; leave --port out, or choose another", err)
 	}
 	if err != nil {
 		return nil, err
@@ -105,17 +137,12 @@ func registered(ctx context.Context, n *bodkin.Node) error {
 
 // open is the running node of our key on this machine, or a node of our own.
 func (a *app) open(ctx context.Context) (control.Node, error) {
+	if n := a.running(ctx); n != nil {
+		return n, nil
+	}
 	c, err := a.config()
 	if err != nil {
 		return nil, err
-	}
-	running, err := control.Connect(ctx, c.Key.ID())
-	if err == nil && a.node.events == "" && a.node.port == 0 {
-		if running.Server() != c.Server {
-			_ = running.Shutdown(ctx)
-			return nil, fmt.Errorf("a running node has this key and uses another server (%s): name that one, or another --key", running.Server())
-		}
-		return running, nil
 	}
 	log, err := a.openEvents()
 	if err != nil {
@@ -127,6 +154,29 @@ func (a *app) open(ctx context.Context) (control.Node, error) {
 		return nil, err
 	}
 	return &logged{Node: control.Local(n), log: log, n: n}, nil
+}
+
+// running is the running node of our key, if it is what the flags ask for.
+func (a *app) running(ctx context.Context) control.Node {
+	if a.node.events != "" || a.node.port != 0 || a.node.transports != nil {
+		return nil
+	}
+	path, err := keyFile(a.node.key, "node.key")
+	if err != nil {
+		return nil
+	}
+	key, err := peer.LoadKey(path)
+	if err != nil {
+		return nil
+	}
+	n, err := control.Connect(ctx, key.ID())
+	if err != nil {
+		return nil
+	}
+	if url, err := rendezvous.ParseURL(a.node.server); a.node.server != "" && (err != nil || url.String() != n.Server()) {
+		return nil
+	}
+	return n
 }
 
 // logged is a node of our own with its event log.
@@ -159,18 +209,24 @@ func (l *logged) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// closeNode ends a node without losing what was written.
-func closeNode(n interface{ Shutdown(context.Context) error }) error {
-	ctx, cancel := context.WithTimeout(context.Background(), registerTime)
-	defer cancel()
-	return n.Shutdown(ctx)
+// end ends a node and returns err: after an error at once, and otherwise when the
+// peers have read what was written to them.
+func end(ctx context.Context, n interface{ Shutdown(context.Context) error }, err error) error {
+	if err == nil || errors.Is(err, bodkin.ErrDisplaced) {
+		return errors.Join(err, n.Shutdown(ctx))
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	cancel()
+	_ = n.Shutdown(ctx)
+	return err
 }
 
-// parsePeer reads a PEER argument.
-func parsePeer(text string) (peer.ID, error) {
-	id, err := peer.ParseID(text)
-	if err != nil {
-		return id, &codeError{codeUsage, err}
+// streams are our standard streams, for a connection.
+func (a *app) streams() pipe.Streams {
+	s := pipe.Streams{In: a.in, Out: a.out}
+	if f, ok := a.in.(*os.File); ok {
+		info, err := f.Stat()
+		s.Person = err == nil && info.Mode()&os.ModeCharDevice != 0
 	}
-	return id, nil
+	return s
 }

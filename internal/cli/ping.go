@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"bodkin"
@@ -37,8 +38,12 @@ func (a *app) pingCommand() *cobra.Command {
 		Long: `Ask a peer for an answer again and again, and show by which route each came, from
 which endpoint, and after how long. A listening node answers whatever its
 services are. With --until-direct it ends with 0 at the first answer over a
-direct route, and with 1 when the time is up.`,
-		Example: "  bodkin ping PEER\n  bodkin ping --until-direct --timeout 10s PEER",
+direct route, and with 1 when the time is up.
+
+With --json it prints an object an answer: route (relay, udp), endpoint (where
+packets to the peer go), rtt_ms, and elapsed_ms since it began to connect, after
+its own registration.`,
+		Example: "  bodkin ping PEER\n  bodkin ping --count 3 --json PEER\n  bodkin ping --until-direct --timeout 10s PEER",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := parsePeer(args[0])
@@ -52,15 +57,14 @@ direct route, and with 1 when the time is up.`,
 			if err != nil {
 				return err
 			}
-			err = a.ping(c.Context(), n, id, f)
-			return errors.Join(err, closeNode(n))
+			return end(c.Context(), n, a.ping(c.Context(), n, id, f.withDefaults()))
 		},
 	}
 	a.addNodeFlags(c)
 	c.Flags().BoolVar(&f.untilDirect, "until-direct", false, "end at the first answer over a direct route")
-	c.Flags().IntVar(&f.count, "count", 0, "answers to ask for (default: no end)")
-	c.Flags().DurationVar(&f.timeout, "timeout", 0, "time for all of it (default: no end; 30s with --until-direct)")
-	c.Flags().DurationVar(&f.interval, "interval", 0, "time between questions (default: 1s; 20ms with --until-direct)")
+	c.Flags().IntVar(&f.count, "count", 0, "`N` answers are enough (default: no end)")
+	c.Flags().DurationVar(&f.timeout, "timeout", 0, "`TIME` for all of it, such as 10s (default: no end; 30s with --until-direct)")
+	c.Flags().DurationVar(&f.interval, "interval", 0, "`TIME` between an answer and the next question (default: 1s; 20ms with --until-direct)")
 	return c
 }
 
@@ -77,39 +81,46 @@ func (f pingFlags) withDefaults() pingFlags {
 	return f
 }
 
+// ping asks until there are enough answers, and sums up however it ends.
 func (a *app) ping(ctx context.Context, n control.Node, id peer.ID, f pingFlags) error {
-	f = f.withDefaults()
 	if f.timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, f.timeout, errTimeUp)
 		defer cancel()
 	}
-	begin, answers := time.Now(), 0
-	for {
+	var got pingSummary
+	err := a.pingAll(ctx, n, id, f, &got)
+	if errors.Is(context.Cause(ctx), errTimeUp) {
+		err = f.timeUp(got.answers)
+	}
+	if !a.json && got.answers > 0 {
+		err = errors.Join(err, a.print(nil, "%s", got.text(id)))
+	}
+	return err
+}
+
+func (a *app) pingAll(ctx context.Context, n control.Node, id peer.ID, f pingFlags, got *pingSummary) error {
+	for begin := time.Now(); ; {
 		pong, err := n.Ping(ctx, id)
 		if err != nil {
-			if errors.Is(context.Cause(ctx), errTimeUp) {
-				return f.timeUp(answers)
-			}
 			return err
 		}
-		answers++
-		if err := a.printPong(pong, time.Since(begin)); err != nil {
+		got.add(pong)
+		if err := a.printPong(got.answers, pong, time.Since(begin)); err != nil {
 			return err
 		}
-		if f.untilDirect && pong.Route.Direct() || f.count > 0 && answers == f.count && !f.untilDirect {
+		switch {
+		case f.untilDirect && pong.Route.Direct():
 			return nil
-		}
-		if f.untilDirect && f.count > 0 && answers == f.count {
-			return f.timeUp(answers)
+		case f.count > 0 && got.answers == f.count && f.untilDirect:
+			return f.timeUp(got.answers)
+		case f.count > 0 && got.answers == f.count:
+			return nil
 		}
 		select {
 		case <-time.After(f.interval):
 		case <-ctx.Done():
-			if errors.Is(context.Cause(ctx), errTimeUp) {
-				return f.timeUp(answers)
-			}
-			return ctx.Err()
+			return context.Cause(ctx)
 		}
 	}
 }
@@ -120,7 +131,7 @@ var errTimeUp = errors.New("the time is up")
 func (f pingFlags) timeUp(answers int) error {
 	switch {
 	case f.untilDirect && answers > 0:
-		return &codeError{codeFailed, fmt.Errorf("no direct route in time; %d answers came over the relay", answers)}
+		return &codeError{codeFailed, errors.New("no direct route in time; all answers came over the relay")}
 	case answers == 0:
 		return &codeError{codeFailed, errors.New("no answer in time")}
 	case f.count > answers:
@@ -129,8 +140,42 @@ func (f pingFlags) timeUp(answers int) error {
 	return nil
 }
 
-func (a *app) printPong(p bodkin.Pong, elapsed time.Duration) error {
-	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
-	return a.print(pingAnswer{p.Route.Transport, p.Route.Endpoint, ms(p.RTT), ms(elapsed)},
-		"answer over %s from %v: %.1f ms", p.Route.Transport, p.Route.Endpoint, ms(p.RTT))
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+func (a *app) printPong(n int, p bodkin.Pong, elapsed time.Duration) error {
+	return a.print(pingAnswer{p.Route.Transport, p.Route.Endpoint, milliseconds(p.RTT), milliseconds(elapsed)},
+		"answer %d by %s from %v: time=%.1f ms", n, p.Route.Transport, p.Route.Endpoint, milliseconds(p.RTT))
+}
+
+// pingSummary counts answers by route, in the order in which routes appeared.
+type pingSummary struct {
+	answers int
+	routes  []routeSummary
+}
+
+type routeSummary struct {
+	transport     string
+	answers       int
+	low, sum, top time.Duration
+}
+
+func (s *pingSummary) add(p bodkin.Pong) {
+	s.answers++
+	i := slices.IndexFunc(s.routes, func(r routeSummary) bool { return r.transport == p.Route.Transport })
+	if i < 0 {
+		i = len(s.routes)
+		s.routes = append(s.routes, routeSummary{transport: p.Route.Transport, low: p.RTT})
+	}
+	r := &s.routes[i]
+	r.answers, r.sum = r.answers+1, r.sum+p.RTT
+	r.low, r.top = min(r.low, p.RTT), max(r.top, p.RTT)
+}
+
+func (s *pingSummary) text(id peer.ID) string {
+	out := fmt.Sprintf("--- %s: %s", id.Short(), count(s.answers, "answer"))
+	for _, r := range s.routes {
+		out += fmt.Sprintf("\n%s by %s, min/avg/max %.1f/%.1f/%.1f ms", count(r.answers, "answer"), r.transport,
+			milliseconds(r.low), milliseconds(r.sum/time.Duration(r.answers)), milliseconds(r.top))
+	}
+	return out
 }

@@ -4,17 +4,14 @@ package cli
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 )
 
 // app is what all commands share.
@@ -24,6 +21,7 @@ type app struct {
 	json     bool
 	verbose  bool
 	node     nodeFlags
+	begun    bool // the command line was understood
 }
 
 const longHelp = `bodkin opens a direct, encrypted connection between two machines that both sit
@@ -34,13 +32,17 @@ behind NATs or firewalls, with the help of one small server that anyone can run.
   home-a$ bodkin dial --server URL PEER         connects; type, or pipe a file
 
 Every flag can be given in the environment too: --server as BODKIN_SERVER,
---relay-rate as BODKIN_RELAY_RATE. A flag wins over its variable. Logs go to
+--relay-rate as BODKIN_RELAY_RATE, a list with commas. A flag wins over its
+variable. Keys are made at first use, in the configuration folder. Logs go to
 standard error. See also: bodkin help exit-codes`
 
 // Main runs the command line and returns the exit code.
 func Main(args []string, in io.Reader, out, errOut io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	// A closed standard output would kill us where we stand, with things to clean
+	// up. (Ignoring the signal would be passed on to commands that we run.)
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	return run(ctx, args, in, out, errOut)
 }
 
@@ -49,31 +51,37 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 	root := a.root()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
-	coded, ok := errors.AsType[*codeError](err)
-	said := ok && coded.err == nil
-	if err != nil && !said && ctx.Err() == nil {
-		_, _ = fmt.Fprintf(errOut, "bodkin: %v\n", err)
+	if err != nil && !a.begun {
+		err = &codeError{codeUsage, err}
 	}
-	if ctx.Err() != nil && err != nil {
-		return codeInterrupted
+	code := codeOf(err)
+	if err != nil && ctx.Err() != nil {
+		code = codeInterrupted
 	}
-	return codeOf(err)
+	if err != nil && code != codeInterrupted && code != codeBrokenPipe {
+		a.say("bodkin: %v", err)
+	}
+	return code
 }
 
 func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
-		Use:               "bodkin",
-		Short:             "Connect two machines behind NATs, directly",
-		Long:              longHelp,
-		SilenceErrors:     true,
-		SilenceUsage:      true,
-		PersistentPreRunE: func(c *cobra.Command, _ []string) error { return fromEnvironment(c.Flags()) },
+		Use:           "bodkin",
+		Short:         "Connect two machines behind NATs, directly",
+		Long:          longHelp,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
+			err := fromEnvironment(c.Flags())
+			a.begun = err == nil
+			return err
+		},
 	}
 	root.SetIn(a.in)
 	root.SetOut(a.out)
 	root.SetErr(a.err)
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return &codeError{codeUsage, fmt.Errorf("%w; see `%s --help`", err, c.CommandPath())}
+		return fmt.Errorf("%w; see `%s --help`", flagError(err), c.CommandPath())
 	})
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON for programs, one object a line")
 	root.PersistentFlags().BoolVarP(&a.verbose, "verbose", "v", false, "log what happens to standard error")
@@ -83,40 +91,21 @@ func (a *app) root() *cobra.Command {
 	)
 	for _, c := range root.Commands() {
 		if c.Args != nil {
-			c.Args = usageArgs(c.Args)
+			c.Args = withHint(c.Args)
 		}
+		complete(c)
 	}
 	return root
 }
 
-// usageArgs gives errors about arguments their exit code, and a hint.
-func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
+// withHint adds to errors about arguments where to look.
+func withHint(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if err := check(c, args); err != nil {
-			return &codeError{codeUsage, fmt.Errorf("%w; see `%s --help`", err, c.CommandPath())}
+			return fmt.Errorf("%w; see `%s --help`", err, c.CommandPath())
 		}
 		return nil
 	}
-}
-
-// envName is the variable of a flag.
-func envName(flag string) string {
-	return "BODKIN_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
-}
-
-// fromEnvironment sets the flags that were not given from their variables.
-func fromEnvironment(flags *pflag.FlagSet) error {
-	var errs []error
-	flags.VisitAll(func(f *pflag.Flag) {
-		value, ok := os.LookupEnv(envName(f.Name))
-		if !ok || f.Changed || f.Name == "help" {
-			return
-		}
-		if err := flags.Set(f.Name, value); err != nil {
-			errs = append(errs, &codeError{codeUsage, fmt.Errorf("%s: %w", envName(f.Name), err)})
-		}
-	})
-	return errors.Join(errs...)
 }
 
 func (a *app) logger() *slog.Logger {
@@ -128,6 +117,9 @@ func (a *app) logger() *slog.Logger {
 
 // say prints to standard error, for people.
 func (a *app) say(format string, args ...any) { _, _ = fmt.Fprintf(a.err, format+"\n", args...) }
+
+// sayJSON prints to standard error, for programs.
+func (a *app) sayJSON(value any) { _ = json.NewEncoder(a.err).Encode(value) }
 
 // print prints a result: the text, or with --json the value.
 func (a *app) print(value any, format string, args ...any) error {

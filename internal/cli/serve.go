@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"strconv"
@@ -28,20 +29,23 @@ func (a *app) serveCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "serve",
 		Short: "Run a rendezvous server",
-		Long: `Run a rendezvous server: it introduces nodes to each other and relays, encrypted
-from end to end, where no direct path opens. It needs UDP port 3478 to be
-reachable, and nothing else. Its key is made at first start; the URL it prints
-is all that nodes need.`,
+		Long: `Run a rendezvous server: it introduces nodes to each other, and relays what they
+say, encrypted from end to end, where no direct path opens. It needs UDP port 3478
+to be reachable, and nothing else. Its key is made at first start; the URL that it
+prints is all that nodes need. It ends with 0 when it is told to.
+
+Rates are in bit/s, with k, M or G. With --json it prints an object first: id,
+urls, and listen, the addresses that it is bound to.`,
 		Example: "  bodkin serve --public rendezvous.example.org\n  bodkin serve --listen 192.0.2.7:3478 --relay-rate 20M",
 		Args:    cobra.NoArgs,
 		RunE:    func(c *cobra.Command, _ []string) error { return a.serve(c, f) },
 	}
-	c.Flags().StringSliceVar(&f.listen, "listen", nil, "address to bind, host:port or :port (default: port 3478 of all)")
-	c.Flags().StringSliceVar(&f.public, "public", nil, "name or address by which nodes reach this server, for the URL")
-	c.Flags().StringVar(&f.key, "key", "", "file of the server key (default: server.key in the configuration folder)")
-	c.Flags().StringVar(&f.relayRate, "relay-rate", "50M", "bit/s relayed between two peers, each way; 0: no limit")
-	c.Flags().StringVar(&f.totalRate, "relay-total", "0", "bit/s relayed in all; 0: no limit")
-	c.Flags().IntVar(&f.registrations, "max-nodes", 0, "registrations at the most (default: 100000)")
+	c.Flags().StringSliceVar(&f.listen, "listen", nil, "`ADDRESS:PORT` to bind, or :PORT; give it again for more (default: port 3478 of all)")
+	c.Flags().StringSliceVar(&f.public, "public", nil, "`HOST` or HOST:PORT by which nodes reach this server, for the URL (default: its addresses)")
+	c.Flags().StringVar(&f.key, "key", "", "`FILE` of the server key (default: bodkin/server.key in the configuration folder)")
+	c.Flags().StringVar(&f.relayRate, "relay-rate", "50M", "`RATE` at the most between two peers, each way; 0: no limit")
+	c.Flags().StringVar(&f.totalRate, "relay-total", "0", "`RATE` at the most in all; 0: no limit")
+	c.Flags().IntVar(&f.registrations, "max-nodes", 0, "`N` registrations at the most (default: 100000)")
 	return c
 }
 
@@ -50,19 +54,17 @@ func (a *app) serve(c *cobra.Command, f serveFlags) error {
 	if err != nil {
 		return err
 	}
-	cfg := rendezvous.ServerConfig{Logger: a.logger()}
-	if cfg.Listen, err = listenAddrs(f.listen); err != nil {
+	cfg, err := f.config()
+	if err != nil {
 		return &codeError{codeUsage, err}
 	}
-	if cfg.Limits, err = f.limits(); err != nil {
-		return &codeError{codeUsage, err}
-	}
+	cfg.Logger = a.logger()
 	if cfg.Key, err = peer.LoadOrCreateKey(path); err != nil {
 		return err
 	}
 	s, err := rendezvous.NewServer(c.Context(), cfg)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("%w: another server may be running; choose another port with --listen", err)
+		return fmt.Errorf("%w; another server may be running: choose another port with --listen", err)
 	}
 	if err != nil {
 		return err
@@ -97,16 +99,27 @@ func listenAddrs(texts []string) (out []netip.AddrPort, err error) {
 	return out, nil
 }
 
-func (f serveFlags) limits() (l rendezvous.Limits, err error) {
-	l.Registrations = f.registrations
-	if l.RelayPerPair, err = parseRate(f.relayRate); err != nil {
-		return l, fmt.Errorf("--relay-rate: %w", err)
+// config is what the flags describe, but for the key.
+func (f serveFlags) config() (c rendezvous.ServerConfig, err error) {
+	if c.Listen, err = listenAddrs(f.listen); err != nil {
+		return c, err
 	}
-	if l.RelayPerServer, err = parseRate(f.totalRate); err != nil {
-		return l, fmt.Errorf("--relay-total: %w", err)
+	if c.Limits.RelayPerPair, err = parseRate(f.relayRate); err != nil {
+		return c, fmt.Errorf("--relay-rate: %w", err)
 	}
-	l.RelayPerNode = -1 // what a pair may, times its pairs
-	return l, nil
+	if c.Limits.RelayPerServer, err = parseRate(f.totalRate); err != nil {
+		return c, fmt.Errorf("--relay-total: %w", err)
+	}
+	c.Limits.RelayPerNode = -1 // what a pair may, times its pairs
+	if c.Limits.Registrations = f.registrations; f.registrations < 0 {
+		return c, errors.New("--max-nodes cannot be negative")
+	}
+	for _, p := range f.public {
+		if _, _, err := publicHost(p); err != nil {
+			return c, fmt.Errorf("--public %q: %w", p, err)
+		}
+	}
+	return c, nil
 }
 
 // parseRate reads bit/s with k, M or G; -1 is no limit.
@@ -117,8 +130,8 @@ func parseRate(text string) (int64, error) {
 			number, factor = rest, f
 		}
 	}
-	n, err := strconv.ParseInt(number, 10, 32)
-	if err != nil || n < 0 {
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n < 0 || n > math.MaxInt64/factor {
 		return 0, fmt.Errorf("%q is not a rate such as 20M (bit/s, with k, M or G)", text)
 	}
 	if n == 0 {
@@ -127,15 +140,32 @@ func parseRate(text string) (int64, error) {
 	return n * factor, nil
 }
 
+// publicHost reads HOST or HOST:PORT; port 0 is none given.
+func publicHost(text string) (host string, port uint16, err error) {
+	host = strings.Trim(text, "[]")
+	if h, p, err := net.SplitHostPort(text); err == nil {
+		n, err := strconv.ParseUint(p, 10, 16)
+		if err != nil || n == 0 {
+			return "", 0, fmt.Errorf("port %q is not between 1 and 65535", p)
+		}
+		host, port = h, uint16(n)
+	}
+	// Nodes have to be able to read the URL: whose ID it names does not matter here.
+	u := rendezvous.URL{Host: host, Port: 1, ID: peer.NewKey([32]byte{}).ID()}
+	if again, err := rendezvous.ParseURL(u.String()); err != nil || again != u {
+		return "", 0, errors.New("it is not the name or the address of a host")
+	}
+	return host, port, nil
+}
+
 // urls are how nodes reach the server: by --public, or else by the addresses that
 // it is bound to.
 func (f serveFlags) urls(s *rendezvous.Server) (out []string) {
 	for _, p := range f.public {
-		u := s.URL(p)
-		if host, port, err := net.SplitHostPort(p); err == nil {
-			if n, err := strconv.ParseUint(port, 10, 16); err == nil {
-				u.Host, u.Port = host, uint16(n)
-			}
+		host, port, _ := publicHost(p) // checked before
+		u := s.URL(host)
+		if port != 0 {
+			u.Port = port
 		}
 		out = append(out, u.String())
 	}

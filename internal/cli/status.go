@@ -2,13 +2,15 @@ package cli
 
 import (
 	"fmt"
-	"net/netip"
+	"maps"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"bodkin"
 	"bodkin/internal/control"
+	"bodkin/peer"
 
 	"github.com/spf13/cobra"
 )
@@ -18,70 +20,76 @@ func (a *app) statusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Show what the running node on this machine knows",
 		Long: `Ask the running node with this key on this machine what it knows: how the server
-sees it, its peers, the routes to them, and the traffic by route.`,
-		Example: "  bodkin status\n  bodkin status --json | jq .peers",
+sees it, its peers, the routes to them with their round trips, and the traffic by
+route. With --json, times are in nanoseconds and traffic is in bytes.`,
+		Example: "  bodkin status\n  bodkin status --json",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			key, err := a.loadKey()
+			path, err := keyFile(a.node.key, "node.key")
 			if err != nil {
 				return err
 			}
+			key, err := peer.LoadKey(path)
+			if err != nil {
+				return err // without a key nothing can be running
+			}
 			n, err := control.Connect(c.Context(), key.ID())
 			if err != nil {
-				return fmt.Errorf("no node with this key is running on this machine (%w); start one with `bodkin listen`", err)
+				return fmt.Errorf("no node with the ID %s is running on this machine (%w); start one with `bodkin listen`, or name its key with --key",
+					key.ID().Short(), err)
 			}
 			s, err := n.Status(c.Context())
 			if err != nil {
 				return err
 			}
-			return a.print(s, "%s", statusText(s))
+			return a.print(s, "%s", statusText(s, time.Now()))
 		},
 	}
-	c.Flags().StringVar(&a.node.key, "key", "", "file of the node key (default: node.key in the configuration folder)")
+	a.addKeyFlag(c)
 	return c
 }
 
-func statusText(s bodkin.Status) string {
+func statusText(s bodkin.Status, now time.Time) string {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
 	line := func(name string, format string, args ...any) {
 		_, _ = fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...))
 	}
-	line("peer ID", "%s", s.ID)
 	state := "registered"
 	if !s.Registered {
 		state = "not registered"
 	}
 	if s.Displaced {
-		state += ", another process accepts connections"
+		state += "; another process accepts connections"
 	}
+	line("peer ID", "%s", s.ID)
 	line("server", "%s (%s)", s.Server, state)
 	line("seen from inside", "%s", endpoints(s.Private))
 	line("seen from outside", "%s", endpoints(s.Observed))
-	line("services", "%s", strings.Join(s.Services, ", "))
-	line("running since", "%s", s.Since.Format(time.DateTime))
+	line("services", "%s", list(s.Services))
+	line("running for", "%s", span(now.Sub(s.Since)))
 	for _, p := range s.Peers {
 		line("", "")
 		line("peer", "%s", p.ID)
 		for i, r := range p.Routes {
-			use := ""
-			if i == 0 {
-				use = " (in use)"
-			}
-			line("  route", "%s %v %s%s", r.Transport, r.Endpoint, r.RTT.Round(time.Microsecond*100), use)
+			line("  route", "%s", routeText(r, i == 0))
 		}
-		for transport, t := range p.Traffic {
-			line("  traffic", "%s: %d bytes sent, %d received", transport, t.Sent, t.Received)
+		for _, transport := range slices.Sorted(maps.Keys(p.Traffic)) {
+			t := p.Traffic[transport]
+			line("  traffic", "%s: %s sent, %s received", transport, size(t.Sent), size(t.Received))
 		}
 	}
 	_ = w.Flush()
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-func endpoints(es []netip.AddrPort) string {
-	var out []string
-	for _, e := range es {
-		out = append(out, e.String())
+func routeText(r bodkin.Route, inUse bool) string {
+	out := fmt.Sprintf("%s %v", r.Transport, r.Endpoint)
+	if r.RTT > 0 {
+		out += fmt.Sprintf(", %.1f ms", milliseconds(r.RTT))
 	}
-	return strings.Join(out, ", ")
+	if inUse {
+		out += ", in use"
+	}
+	return out
 }

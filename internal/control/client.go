@@ -47,8 +47,8 @@ func (c *client) Shutdown(context.Context) error { return nil }
 
 // do sends one request on a connection of its own and reads the answer's header.
 func (c *client) do(ctx context.Context, method, path string) (*net.UnixConn, *http.Response, *bufio.Reader, error) {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", c.path)
+	// Connecting to a Unix socket does not wait for anybody.
+	conn, err := new(net.Dialer).DialContext(context.WithoutCancel(ctx), "unix", c.path)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -71,7 +71,7 @@ func (c *client) do(ctx context.Context, method, path string) (*net.UnixConn, *h
 		if ctx.Err() != nil {
 			return nil, nil, nil, context.Cause(ctx)
 		}
-		return nil, nil, nil, fmt.Errorf("%w (%w)", errGone, err)
+		return nil, nil, nil, fmt.Errorf("%w (%v)", errGone, err) //nolint:errorlint // its own kind does not matter
 	}
 	return u, resp, r, nil
 }

@@ -154,7 +154,7 @@ func (s *session) sendDatagrams() {
 
 // DialPacket opens a flow of datagrams to a service of a peer.
 func (m *Manager) DialPacket(ctx context.Context, id peer.ID, remote netip.AddrPort, service string) (*PacketFlow, error) {
-	if err := checkService(service); err != nil {
+	if err := CheckService(service); err != nil {
 		return nil, err
 	}
 	s, err := m.session(ctx, id, remote)
@@ -260,7 +260,7 @@ type PacketListener struct {
 
 // ListenPacket takes datagrams to a service from now on.
 func (m *Manager) ListenPacket(service string) (*PacketListener, error) {
-	if err := checkService(service); err != nil {
+	if err := CheckService(service); err != nil {
 		return nil, err
 	}
 	m.mu.Lock()

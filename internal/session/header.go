@@ -25,8 +25,8 @@ const MaxService = 255
 
 var errHeader = errors.New("malformed stream header")
 
-// checkService refuses names that no header can carry.
-func checkService(name string) error {
+// CheckService refuses names that no header can carry.
+func CheckService(name string) error {
 	if name == "" || len(name) > MaxService {
 		return fmt.Errorf("service name %q: it has %d bytes, and needs 1 to %d", name, len(name), MaxService)
 	}

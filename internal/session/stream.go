@@ -45,7 +45,7 @@ func newConn(s *session, stream *quic.Stream, service string) *Conn {
 // Dial opens a stream to a service of a peer, over a session that is there or a
 // new one. remote is the peer's overlay address with the class to dial by.
 func (m *Manager) Dial(ctx context.Context, id peer.ID, remote netip.AddrPort, service string) (*Conn, error) {
-	if err := checkService(service); err != nil {
+	if err := CheckService(service); err != nil {
 		return nil, err
 	}
 	s, err := m.session(ctx, id, remote)
@@ -150,7 +150,7 @@ type Listener struct {
 
 // Listen takes streams to a service from now on.
 func (m *Manager) Listen(service string) (*Listener, error) {
-	if err := checkService(service); err != nil {
+	if err := CheckService(service); err != nil {
 		return nil, err
 	}
 	m.mu.Lock()

@@ -1,0 +1,43 @@
+package cli
+
+import (
+	"slices"
+
+	"bodkin"
+	"bodkin/natlab"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// fileFlags are the flags that name files, or programs.
+var fileFlags = []string{"key", "events", "file", "exec", "html", "pcap"}
+
+// complete says what a shell may suggest for a command: values where there is a
+// choice, files where files are meant, and nothing for what only the user knows.
+func complete(c *cobra.Command) {
+	if c.ValidArgsFunction == nil {
+		c.ValidArgsFunction = cobra.NoFileCompletions
+	}
+	var presets []string
+	for _, p := range natlab.Presets() {
+		presets = append(presets, string(p))
+	}
+	choices := map[string][]string{
+		"transports": bodkin.Transports(),
+		"preset-a":   presets,
+		"preset-b":   presets,
+	}
+	c.Flags().VisitAll(func(f *pflag.Flag) {
+		suggest := cobra.NoFileCompletions
+		if choice := choices[f.Name]; choice != nil {
+			suggest = cobra.FixedCompletions(choice, cobra.ShellCompDirectiveNoFileComp)
+		} else if slices.Contains(fileFlags, f.Name) {
+			return
+		}
+		_ = c.RegisterFlagCompletionFunc(f.Name, suggest) // fails where the command has its own
+	})
+	for _, sub := range c.Commands() {
+		complete(sub)
+	}
+}
