@@ -108,21 +108,25 @@ func (a *app) listen(ctx context.Context, cfg bodkin.Config, f listenFlags) erro
 	commands, err := control.Serve(n.ID(), control.Local(n))
 	if err != nil {
 		a.say("bodkin: other commands cannot use this node: %v", err)
-	} else {
-		defer commands.Close()
 	}
 	a.greet(n.ID(), cfg, f.service)
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
 	defer stop()
 	err = a.take(ctx, l, f, log)
-	if err == nil && commands != nil {
-		commands.Leave()
-		if b := commands.Busy(); b > 0 {
-			a.say("bodkin: %d connections of other commands go through this node; it ends with them", b)
-			commands.Wait(ctx)
-		}
+	if commands != nil {
+		a.letGo(ctx, commands, err)
 	}
 	return end(ctx, n, err)
+}
+
+// letGo ends what other commands do with this node: in good order it waits.
+func (a *app) letGo(ctx context.Context, commands *control.Server, err error) {
+	commands.Leave()
+	if b := commands.Busy(); err == nil && b > 0 {
+		a.say("bodkin: waiting for other commands with this key: %s", count(b, "connection"))
+		commands.Wait(ctx)
+	}
+	commands.Close()
 }
 
 // greeting is what `bodkin listen --json` says first, to standard error.

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -59,7 +60,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 		code = codeInterrupted
 	}
 	if err != nil && code != codeInterrupted && code != codeBrokenPipe {
-		a.say("bodkin: %v", err)
+		a.say("bodkin: %s", strings.TrimPrefix(err.Error(), "bodkin: "))
 	}
 	return code
 }

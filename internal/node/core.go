@@ -225,7 +225,7 @@ func (c *Core) packet(in Input) {
 		return
 	}
 	probe, err := wire.ParseProbe(in.Data)
-	if err != nil {
+	if err != nil || !c.cfg.Direct {
 		c.Unknown++
 		return
 	}

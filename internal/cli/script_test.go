@@ -1,0 +1,417 @@
+package cli
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"bodkin/peer"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestMain lets the test program be bodkin, for scripts that run it.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"bodkin": func() { os.Exit(Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) },
+	})
+}
+
+// patience is how long a script waits for what must come. It is no measurement.
+const patience = time.Minute
+
+// TestScripts runs testdata/*.txt: the real program, in processes of its own, over
+// loopback. Beside testscript's commands there are:
+//
+//	start NAME bodkin ARG...  runs it beside the script; NAME names it below
+//	await NAME out|err RE [VAR]
+//	                          waits until RE stands in what it has written, and
+//	                          keeps the (first group of the) match in VAR
+//	feed NAME [TEXT]          writes a line to its standard input; without TEXT
+//	                          ends that
+//	signal NAME INT|TERM|KILL sends it a signal
+//	ended NAME CODE           waits for its end; what it wrote is then stdout
+//	                          and stderr
+//	unread NAME               closes the reading end of its standard output
+//	code CODE bodkin ARG...   runs it and compares its exit code
+//	serve                     starts a server, named serve, and keeps its URL in
+//	                          BODKIN_SERVER
+//	listen NAME ARG...        starts bodkin listen with the key NAME.key, waits
+//	                          until it can be reached, and keeps its ID in NAME
+//	sockets N                 compares the number of control sockets
+//
+// A script that ends has to leave neither a process nor a socket.
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup:               setup,
+		Condition:           condition,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"start": cmdStart, "await": cmdAwait, "feed": cmdFeed, "signal": cmdSignal, "ended": cmdEnded,
+			"unread": cmdUnread, "code": cmdCode, "serve": cmdServe, "listen": cmdListen, "sockets": cmdSockets,
+		},
+	})
+}
+
+func condition(name string) (bool, error) {
+	if name == "root" {
+		return os.Getuid() == 0, nil
+	}
+	return false, fmt.Errorf("no condition %q", name)
+}
+
+type scriptKey struct{}
+
+// script is what a script has running.
+type script struct {
+	mu       sync.Mutex
+	programs map[string]*program
+	sockets  string // the folder of the control sockets
+}
+
+func of(ts *testscript.TestScript) *script { return ts.Value(scriptKey{}).(*script) }
+
+func setup(env *testscript.Env) error {
+	// The path of a socket must be short, which that of a test is not.
+	dir, err := os.MkdirTemp("", "bk")
+	if err != nil {
+		return err
+	}
+	s := &script{programs: make(map[string]*program), sockets: filepath.Join(dir, "bodkin")}
+	env.Values[scriptKey{}] = s
+	env.Setenv("XDG_RUNTIME_DIR", dir)
+	env.Setenv("XDG_CONFIG_HOME", filepath.Join(env.WorkDir, "config"))
+	env.Setenv("LONG", strings.Repeat("x", 256))
+	env.Setenv("SOMEBODY", peer.NewKey([32]byte{1}).ID().String())
+	for _, v := range os.Environ() {
+		if name, _, _ := strings.Cut(v, "="); strings.HasPrefix(name, "BODKIN_") {
+			env.Setenv(name, "")
+		}
+	}
+	t := env.T().(interface {
+		testscript.T
+		Errorf(string, ...any)
+	})
+	env.Defer(func() {
+		defer func() { _ = os.RemoveAll(dir) }()
+		for _, err := range s.end() {
+			t.Errorf("%v", err)
+		}
+	})
+	return nil
+}
+
+// end interrupts what still runs, and says what is left.
+func (s *script) end() (errs []error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, p := range s.programs {
+		if !p.over() {
+			_ = p.cmd.Process.Signal(os.Interrupt)
+		}
+		if err := p.wait(); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", name, err))
+		}
+		p.close()
+	}
+	left, err := os.ReadDir(s.sockets)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		errs = append(errs, err)
+	}
+	killed := slices.ContainsFunc(slices.Collect(mapValues(s.programs)), func(p *program) bool { return p.killed })
+	if len(left) > 0 && !killed {
+		errs = append(errs, fmt.Errorf("sockets are left: %v", left))
+	}
+	return errs
+}
+
+func mapValues(m map[string]*program) func(func(*program) bool) {
+	return func(yield func(*program) bool) {
+		for _, p := range m {
+			if !yield(p) {
+				return
+			}
+		}
+	}
+}
+
+// program is a process beside the script.
+type program struct {
+	cmd    *exec.Cmd
+	in     io.WriteCloser
+	pipe   *os.File // of its standard output, our end
+	out    watched
+	err    watched
+	done   chan struct{}
+	killed bool
+}
+
+// watched is what a process writes, for others to wait for.
+type watched struct {
+	mu      sync.Mutex
+	text    bytes.Buffer
+	changed chan struct{} // closed at every change
+	ended   bool
+}
+
+func (w *watched) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.wake()
+	return w.text.Write(b)
+}
+
+func (w *watched) wake() {
+	if w.changed != nil {
+		close(w.changed)
+		w.changed = nil
+	}
+}
+
+func (w *watched) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ended = true
+	w.wake()
+}
+
+func (w *watched) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.text.String()
+}
+
+// find waits for a match.
+func (w *watched) find(re *regexp.Regexp) ([]string, error) {
+	timeUp := time.After(patience)
+	for {
+		w.mu.Lock()
+		match := re.FindStringSubmatch(w.text.String())
+		if w.changed == nil {
+			w.changed = make(chan struct{})
+		}
+		changed, ended := w.changed, w.ended
+		w.mu.Unlock()
+		switch {
+		case match != nil:
+			return match, nil
+		case ended:
+			return nil, errors.New("it ended")
+		}
+		select {
+		case <-changed:
+		case <-timeUp:
+			return nil, errors.New("it did not come")
+		}
+	}
+}
+
+func (p *program) over() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// wait waits for the end, and kills what does not end.
+func (p *program) wait() error {
+	select {
+	case <-p.done:
+		return nil
+	case <-time.After(patience):
+		_ = p.cmd.Process.Kill()
+		<-p.done
+		return fmt.Errorf("it did not end; it wrote %q and %q", p.out.String(), p.err.String())
+	}
+}
+
+func (p *program) close() {
+	_ = p.in.Close()
+	_ = p.pipe.Close()
+}
+
+func (s *script) start(ts *testscript.TestScript, name string, args []string) *program {
+	p := &program{done: make(chan struct{})}
+	path, err := exec.LookPath(args[0])
+	ts.Check(err)
+	p.cmd = exec.Command(path, args[1:]...) //nolint:noctx // ended by the script
+	p.cmd.Dir = ts.MkAbs(".")
+	for _, name := range []string{
+		"PATH", "HOME", "TMPDIR", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "GOCOVERDIR", "SystemRoot",
+	} {
+		p.cmd.Env = append(p.cmd.Env, name+"="+ts.Getenv(name))
+	}
+	for _, name := range bodkinVariables {
+		if v := ts.Getenv(name); v != "" {
+			p.cmd.Env = append(p.cmd.Env, name+"="+v)
+		}
+	}
+	p.in, err = p.cmd.StdinPipe()
+	ts.Check(err)
+	var out *os.File
+	p.pipe, out, err = os.Pipe()
+	ts.Check(err)
+	p.cmd.Stdout, p.cmd.Stderr = out, &p.err
+	ts.Check(p.cmd.Start())
+	_ = out.Close()
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		_, _ = io.Copy(&p.out, p.pipe)
+		p.out.end()
+	}()
+	go func() {
+		_ = p.cmd.Wait()
+		p.err.end()
+		<-read
+		close(p.done)
+	}()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if old := s.programs[name]; old != nil && !old.over() {
+		ts.Fatalf("%s is running already", name)
+	}
+	s.programs[name] = p
+	return p
+}
+
+// bodkinVariables are those that scripts use.
+var bodkinVariables = []string{"BODKIN_SERVER", "BODKIN_KEY", "BODKIN_ALLOW"}
+
+func (s *script) program(ts *testscript.TestScript, name string) *program {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.programs[name]
+	if p == nil {
+		ts.Fatalf("no program %q was started", name)
+	}
+	return p
+}
+
+func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: start NAME PROGRAM ARG...")
+	}
+	of(ts).start(ts, args[0], args[1:])
+}
+
+func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 3 || len(args) > 4 {
+		ts.Fatalf("usage: await NAME out|err RE [VAR]")
+	}
+	p := of(ts).program(ts, args[0])
+	from := map[string]*watched{"out": &p.out, "err": &p.err}[args[1]]
+	re, err := regexp.Compile("(?m)" + args[2])
+	ts.Check(err)
+	match, err := from.find(re)
+	if err != nil {
+		ts.Fatalf("%q: %v; %s wrote %q and %q", args[2], err, args[0], p.out.String(), p.err.String())
+	}
+	if len(args) == 4 {
+		ts.Setenv(args[3], match[len(match)-1])
+	}
+}
+
+func cmdFeed(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 1 {
+		ts.Fatalf("usage: feed NAME [TEXT]")
+	}
+	p := of(ts).program(ts, args[0])
+	if len(args) == 1 {
+		ts.Check(p.in.Close())
+		return
+	}
+	_, err := io.WriteString(p.in, strings.Join(args[1:], " ")+"\n")
+	ts.Check(err)
+}
+
+func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
+	signals := map[string]os.Signal{"INT": os.Interrupt, "TERM": syscall.SIGTERM, "KILL": os.Kill}
+	if neg || len(args) != 2 || signals[args[1]] == nil {
+		ts.Fatalf("usage: signal NAME INT|TERM|KILL")
+	}
+	p := of(ts).program(ts, args[0])
+	p.killed = args[1] == "KILL"
+	ts.Check(p.cmd.Process.Signal(signals[args[1]]))
+}
+
+func cmdEnded(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: ended NAME CODE")
+	}
+	p := of(ts).program(ts, args[0])
+	ts.Check(p.wait())
+	_, _ = io.WriteString(ts.Stdout(), p.out.String())
+	_, _ = io.WriteString(ts.Stderr(), p.err.String())
+	if got := p.cmd.ProcessState.ExitCode(); strconv.Itoa(got) != args[1] {
+		ts.Fatalf("%s ended with %d instead of %s; it wrote %q and %q", args[0], got, args[1], p.out.String(), p.err.String())
+	}
+}
+
+func cmdUnread(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: unread NAME")
+	}
+	ts.Check(of(ts).program(ts, args[0]).pipe.Close())
+}
+
+func cmdCode(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: code CODE PROGRAM ARG...")
+	}
+	err := ts.Exec(args[1], args[2:]...)
+	got := 0
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if strconv.Itoa(got) != args[0] {
+		ts.Fatalf("ended with %d instead of %s", got, args[0])
+	}
+}
+
+func cmdServe(ts *testscript.TestScript, _ bool, args []string) {
+	of(ts).start(ts, "serve", append([]string{"bodkin", "serve", "--listen", "127.0.0.1:0", "--key", "server.key"}, args...))
+	cmdAwait(ts, false, []string{"serve", "out", `^bodkin://.*$`, "BODKIN_SERVER"})
+}
+
+func cmdListen(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) < 1 {
+		ts.Fatalf("usage: listen NAME ARG...")
+	}
+	name := args[0]
+	of(ts).start(ts, name, append([]string{"bodkin", "listen", "--key", name + ".key"}, args[1:]...))
+	cmdAwait(ts, false, []string{name, "err", `^peer ID: (\w+)$`, name})
+	cmdAwait(ts, false, []string{name, "err", `^connect with: `})
+}
+
+func cmdSockets(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: sockets N")
+	}
+	found, err := os.ReadDir(of(ts).sockets)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		ts.Check(err)
+	}
+	if strconv.Itoa(len(found)) != args[0] {
+		ts.Fatalf("%d sockets instead of %s: %v", len(found), args[0], found)
+	}
+}
