@@ -32,8 +32,7 @@ func fromEnvironment(flags *pflag.FlagSet) error {
 
 // flagError says what a flag needs, where its value was wrong.
 func flagError(err error) error {
-	var bad *pflag.InvalidValueError
-	if errors.As(err, &bad) {
+	if bad, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
 		return valueError("--"+bad.GetFlag().Name, bad.GetValue(), bad.GetFlag(), err)
 	}
 	return err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"bodkin"
@@ -172,10 +173,11 @@ func (s *pingSummary) add(p bodkin.Pong) {
 }
 
 func (s *pingSummary) text(id peer.ID) string {
-	out := fmt.Sprintf("--- %s: %s", id.Short(), count(s.answers, "answer"))
+	var out strings.Builder
+	_, _ = fmt.Fprintf(&out, "--- %s: %s", id.Short(), count(s.answers, "answer"))
 	for _, r := range s.routes {
-		out += fmt.Sprintf("\n%s by %s, min/avg/max %.1f/%.1f/%.1f ms", count(r.answers, "answer"), r.transport,
+		_, _ = fmt.Fprintf(&out, "\n%s by %s, min/avg/max %.1f/%.1f/%.1f ms", count(r.answers, "answer"), r.transport,
 			milliseconds(r.low), milliseconds(r.sum/time.Duration(r.answers)), milliseconds(r.top))
 	}
-	return out
+	return out.String()
 }

@@ -48,7 +48,7 @@ func newID(t *testing.T) peer.ID {
 // inFolder gives the test a folder for sockets, with a path that is short enough.
 func inFolder(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "bk")
+	dir, err := os.MkdirTemp("", "bk") //nolint:usetesting // its path would be too long
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -216,9 +216,9 @@ func (s *session) explain(service string, err error) error {
 	if app, ok := errors.AsType[*quic.ApplicationError](err); ok {
 		reason := sessionReasons[app.ErrorCode]
 		switch {
-		case app.ErrorCode == codeRestarted:
+		case !app.Remote && app.ErrorCode == codeRestarted:
 			return fmt.Errorf("peer %s restarted", s.id.Short())
-		case app.Remote && app.ErrorCode == codeClosed:
+		case app.Remote && (app.ErrorCode == codeClosed || app.ErrorCode == codeRestarted):
 			return fmt.Errorf("peer %s ended the session", s.id.Short())
 		case app.Remote && reason != "":
 			return &RefusedError{s.id, "", reason}

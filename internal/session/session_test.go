@@ -405,8 +405,8 @@ func TestCloseSessionEndsItOnBothSides(t *testing.T) {
 		l := b.listen(t, "echo")
 		at, bt := pair(t, a, b, l)
 		a.CloseSession(b.overlay)
-		if _, err := at.Read(make([]byte, 1)); err == nil {
-			t.Error("our stream lives")
+		if _, err := at.Read(make([]byte, 1)); err == nil || !strings.Contains(err.Error(), "restarted") {
+			t.Errorf("our stream: %v", err)
 		}
 		if _, err := bt.Read(make([]byte, 1)); err == nil || !strings.Contains(err.Error(), "ended the session") {
 			t.Errorf("the peer's stream: %v", err)
@@ -504,6 +504,25 @@ func TestReadingEndsWhenThePeerCloses(t *testing.T) {
 		if !errors.Is(err, io.ErrClosedPipe) {
 			t.Errorf("writing to whom nobody reads: %v", err)
 		}
+	})
+}
+
+func TestAbortIsNotAnEnd(t *testing.T) {
+	scenario(t, func(t *testing.T, a, b *node) {
+		at, bt := pair(t, a, b, b.listen(t, "echo"))
+		mustWrite(t, at, "half")
+		mustRead(t, bt, "half")
+		if err := at.Abort(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := bt.Read(make([]byte, 1)); err == nil || !strings.Contains(err.Error(), "broke the connection off") {
+			t.Errorf("the peer reads %v", err)
+		}
+		<-bt.Context().Done()
+		if _, err := bt.Write([]byte("x")); !errors.Is(err, io.ErrClosedPipe) {
+			t.Errorf("the peer writes: %v", err)
+		}
+		_ = bt.Close()
 	})
 }
 

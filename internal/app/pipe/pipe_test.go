@@ -127,7 +127,7 @@ func TestPersonNeedNotEndTheInput(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-		if _, err := b.Read(make([]byte, 1)); err != io.EOF {
+		if _, err := b.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 			t.Errorf("peer read %v instead of the end", err)
 		}
 	})
@@ -221,7 +221,7 @@ func TestTurnsLoseNothing(t *testing.T) {
 		}()
 		synctest.Wait()
 		_ = first.Close()
-		if err := <-waiting; err != io.EOF {
+		if err := <-waiting; !errors.Is(err, io.EOF) {
 			t.Errorf("a turn that ended: %v", err)
 		}
 		go func() { _, _ = typed.Write([]byte("typed between two turns")); _ = typed.Close() }()
@@ -232,7 +232,7 @@ func TestTurnsLoseNothing(t *testing.T) {
 			t.Errorf("second turn read %q, %v", b, err)
 		}
 		third := turns.Take()
-		if n, err := second.Read(b); n != 0 || err != io.EOF {
+		if n, err := second.Read(b); n != 0 || !errors.Is(err, io.EOF) {
 			t.Errorf("the second turn went on beside the third: %d, %v", n, err)
 		}
 		if rest, err := io.ReadAll(third); string(rest) != " between two turns" || err != nil {
