@@ -202,8 +202,18 @@ func TestWindowTakesWhatIsReordered(t *testing.T) {
 		sequence uint64
 		want     bool
 	}{
-		{0, false}, {3, true}, {1, true}, {2, true}, {2, false}, {100, true}, {37, true}, {36, false},
-		{100, false}, {37, false}, {1 << 63, true}, {101, false},
+		{0, false},
+		{3, true},
+		{1, true},
+		{2, true},
+		{2, false},
+		{100, true},
+		{37, true},
+		{36, false},
+		{100, false},
+		{37, false},
+		{1 << 63, true},
+		{101, false},
 	} {
 		if got := take(c.sequence); got != c.want {
 			t.Errorf("sequence %d was taken: %v", c.sequence, got)

@@ -56,6 +56,7 @@ func (r *recorder) Close() error {
 	r.once.Do(func() { close(r.done) })
 	return nil
 }
+
 func (r *recorder) LocalAddr() net.Addr              { return net.UDPAddrFromAddrPort(ap("192.0.2.50:50")) }
 func (r *recorder) SetDeadline(time.Time) error      { return nil }
 func (r *recorder) SetReadDeadline(time.Time) error  { return nil }
@@ -139,8 +140,8 @@ func (s *bench) publish(overlay netip.Addr, keys ...Key) {
 }
 
 // got reads what is queued at a connection, without waiting.
-func got(t testing.TB, c net.PacketConn) (out []string) {
-	t.Helper()
+func got(tb testing.TB, c net.PacketConn) (out []string) {
+	tb.Helper()
 	_ = c.SetReadDeadline(time.Time{})
 	conn := bare(c)
 	for {
@@ -153,7 +154,7 @@ func got(t testing.TB, c net.PacketConn) (out []string) {
 		b := make([]byte, 2048)
 		n, from, err := c.ReadFrom(b)
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		out = append(out, fmt.Sprintf("%v:%s", from.(*net.UDPAddr).AddrPort(), b[:n]))
 	}
