@@ -115,8 +115,9 @@ func (t *Translator) trackableTCP(v view) bool {
 		return true
 	case segmentACK:
 		return t.nat.TCP.Loose
+	default:
+		return false
 	}
-	return false
 }
 
 // stepTCP is nf_conntrack_tcp_packet without its windows. The connection then
@@ -154,6 +155,7 @@ func (t *Translator) stepTCP(c *connection, original bool, v view) (idle time.Du
 		if !original && segment == segmentACK && x.simultaneous {
 			now = trackEstablished
 		}
+	default: // the table has said it all
 	}
 	x.last, x.lastOriginal, x.state = segment, original, now
 	if old != now && now == trackFinWait {

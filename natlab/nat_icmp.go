@@ -96,6 +96,7 @@ func (t *Translator) errorAbout(q *view) (mapped endpoint, translates, ok bool) 
 		k.remote = remote.any()
 	case nat.AddressAndPortDependent:
 		k.remote = remote
+	default: // whoever it is
 	}
 	m := t.mapper.byInside[k]
 	if m == nil {

@@ -113,6 +113,7 @@ func (t *Translator) open(v view, src, dst endpoint) (endpoint, Verdict) {
 		k.remote = dst.any()
 	case nat.AddressAndPortDependent:
 		k.remote = dst
+	default: // whoever it is
 	}
 	m := t.mapper.byInside[k]
 	s := t.mapper.sessions[sessionKey{m, dst}]

@@ -135,8 +135,8 @@ func TwoHomes(o Options) Topology {
 func (t *Topology) home(name string, p Preset, shared bool, access, inside Link, sameLAN bool) {
 	boxes := p.Boxes()
 	behind := ""
-	for i := len(boxes) - 1; i >= 0; i-- {
-		b := Box{Name: "carrier-" + name, Behind: behind, NAT: boxes[i]}
+	for i, box := range slices.Backward(boxes) {
+		b := Box{Name: "carrier-" + name, Behind: behind, NAT: box}
 		if len(boxes) == 1 {
 			b.NAT, b.Preset = NAT{}, p
 		}

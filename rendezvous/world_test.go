@@ -108,6 +108,7 @@ var (
 )
 
 func newWorld(tb testing.TB, seed uint64) *world {
+	tb.Helper()
 	return &world{
 		TB: tb, now: time.Unix(1_800_000_000, 0), rng: rand.New(rand.NewPCG(seed, 0)),
 		delay: 20 * time.Millisecond, servers: make(map[netip.AddrPort]*serverSocket),
