@@ -73,7 +73,8 @@ type Status struct {
 	Observed   []netip.AddrPort `json:"observed"` // its endpoints as the server sees them
 	Services   []string         `json:"services"`
 	Peers      []PeerStatus     `json:"peers"`
-	// Ignored counts packets that were not believed, by reason.
+	// Ignored counts packets that were not believed, by reason: a word such as
+	// forged-probe, replayed-offer or stray (data from a source that is no route).
 	Ignored map[string]uint64 `json:"ignored,omitempty"`
 }
 

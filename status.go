@@ -27,7 +27,7 @@ func (n *Node) Displaced() bool {
 func (n *Node) Status() Status {
 	s := Status{
 		ID: n.ID(), Server: n.url.String(), Since: n.started, Services: n.sessions.Services(),
-		Ignored: map[string]uint64{"stray": n.path.Stray.Load(), "overrun": n.path.Overrun.Load()},
+		Ignored: n.ignored(),
 	}
 	prefixes, _ := n.cfg.Network.Prefixes()
 	for _, c := range n.sockets {
@@ -45,6 +45,17 @@ func (n *Node) Status() Status {
 	}
 	slices.SortFunc(s.Peers, func(a, b PeerStatus) int { return strings.Compare(a.ID.String(), b.ID.String()) })
 	return s
+}
+
+// ignored counts what was not believed, by reason.
+func (n *Node) ignored() map[string]uint64 {
+	out := n.core.Ignored()
+	for reason, count := range map[string]uint64{"stray": n.path.Stray.Load(), "overrun": n.path.Overrun.Load()} {
+		if count > 0 {
+			out[reason] = count
+		}
+	}
+	return out
 }
 
 // private are the endpoints of a socket by the addresses of the interfaces.

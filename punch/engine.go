@@ -102,6 +102,11 @@ type Stats struct {
 	Strange   int // an answer to nothing that we asked there
 }
 
+// Add is the sum of two counts.
+func (s Stats) Add(o Stats) Stats {
+	return Stats{s.Malformed + o.Malformed, s.Forged + o.Forged, s.Replayed + o.Replayed, s.Strange + o.Strange}
+}
+
 const (
 	// attemptTime is how long an attempt probes. A peer's NAT may be slow, but
 	// a hole that did not open in ten seconds needs another tactic.

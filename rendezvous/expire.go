@@ -1,6 +1,11 @@
 package rendezvous
 
-import "bodkin/peer"
+import (
+	"bytes"
+	"slices"
+
+	"bodkin/peer"
+)
 
 // grave remembers a process that left. Its Register must not bring it back when it
 // is replayed, for as long as the NONCE in it is good.
@@ -39,10 +44,16 @@ func (r *Registry) bury(g *registration) {
 
 // sweep forgets what was not refreshed in time.
 func (r *Registry) sweep() {
+	var silent []*registration
 	for _, g := range r.byHandle {
 		if !r.sweepLegs(g) {
-			r.bury(g)
+			silent = append(silent, g)
 		}
+	}
+	// In an order that does not change from run to run.
+	slices.SortFunc(silent, func(a, b *registration) int { return bytes.Compare(a.handle[:], b.handle[:]) })
+	for _, g := range silent {
+		r.bury(g)
 	}
 	for len(r.buried) > 0 {
 		b, ok := r.graves[r.buried[0]]

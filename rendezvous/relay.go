@@ -1,7 +1,9 @@
 package rendezvous
 
 import (
+	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	"bodkin/internal/wire"
@@ -130,7 +132,7 @@ func (r *Registry) closeChannels(g *registration) {
 	if g.relay == nil {
 		return
 	}
-	for c := range g.relay.channels {
+	for _, c := range slices.Sorted(maps.Keys(g.relay.channels)) {
 		r.closeChannel(g, c)
 	}
 }

@@ -114,22 +114,22 @@ type Core struct {
 	cfg       Config
 	self      path.Self
 	agent     *rendezvous.Agent
-	servers   []netip.AddrPort
+	resolved  []netip.AddrPort // where the server's name led
+	servers   []netip.AddrPort // those of them that we use
 	sockets   []path.LocalSocket
 	up        bool // registered
 	accepting bool
-	members   map[netip.Addr]*member
-	asks      map[uint64]*member // by the agent's token
+	members   []*member
+	byOverlay map[netip.Addr]*member // aliases included
+	asks      map[uint64]*member     // by the agent's token
 	token     uint64
+	offers    map[origin]uint64 // the highest counter of each process's offers
 
 	agentNext time.Time
 	now       time.Time
 	out       []Action
 
-	// Unknown counts probes of introductions that this node does not know,
-	// Forged offers that their sender did not make, Refused those of peers that
-	// the policy does not name.
-	Unknown, Forged, Refused uint64
+	ignored counters
 }
 
 // New makes a Core; nothing happens before Network and Resolved.
@@ -138,9 +138,10 @@ func New(cfg Config) *Core {
 		cfg.Rand = rand.Reader
 	}
 	c := &Core{
-		cfg:     cfg,
-		members: make(map[netip.Addr]*member),
-		asks:    make(map[uint64]*member),
+		cfg:       cfg,
+		byOverlay: make(map[netip.Addr]*member),
+		asks:      make(map[uint64]*member),
+		offers:    make(map[origin]uint64),
 	}
 	c.self = path.Self{
 		Key: cfg.Key, Server: cfg.Server, Instance: cfg.Instance, Rand: cfg.Rand,
@@ -158,24 +159,24 @@ func (c *Core) Step(now time.Time, in Input, out []Action) (actions []Action, ne
 	case Network:
 		c.network(in)
 	case Resolved:
-		c.resolved(in.Servers)
+		c.resolve(in.Servers)
 	case Packet:
 		c.packet(in)
 	case Dial:
 		c.dial(in.ID)
 	case Release:
-		if m := c.members[in.Overlay]; m != nil {
+		if m := c.byOverlay[in.Overlay]; m != nil {
 			m.released = now
 			c.step(m, path.Input{Op: path.Unwant})
 		}
 	case Retain:
-		if m := c.members[in.Overlay]; m != nil {
+		if m := c.byOverlay[in.Overlay]; m != nil {
 			m.released = time.Time{}
 		}
 	case Accept:
 		c.accept()
 	case Active:
-		if m := c.members[in.Overlay]; m != nil {
+		if m := c.byOverlay[in.Overlay]; m != nil {
 			c.step(m, path.Input{Op: path.Active, By: in.By, Heard: in.Heard})
 		}
 	case Close:
@@ -200,10 +201,7 @@ func (c *Core) run() (next time.Time) {
 	if due(c.agentNext) {
 		c.tickAgent()
 	}
-	for overlay, m := range c.members {
-		if overlay != m.overlay {
-			continue // an alias
-		}
+	for _, m := range slices.Clone(c.members) {
 		if due(m.next) {
 			c.step(m, path.Input{Op: path.Tick})
 		}
@@ -225,21 +223,28 @@ func (c *Core) packet(in Input) {
 		return
 	}
 	probe, err := wire.ParseProbe(in.Data)
-	if err != nil || !c.cfg.Direct {
-		c.Unknown++
+	if err != nil {
+		c.ignored.add(malformedProbe, 1)
 		return
 	}
-	for overlay, m := range c.members {
-		if overlay == m.overlay && m.peer.Session(probe.Session) {
+	if !c.cfg.Direct {
+		c.ignored.add(unknownSession, 1)
+		return
+	}
+	for _, m := range c.members {
+		if m.peer.Session(probe.Session) {
+			before := m.peer.Ignored()
 			c.step(m, path.Input{Op: path.Packet, By: path.Key{Local: in.Local, To: in.From}, Data: in.Data})
+			c.ignored.probes(before, m.peer.Ignored())
 			return
 		}
 	}
-	c.Unknown++
+	c.ignored.add(unknownSession, 1)
 }
 
 // network takes in which sockets and addresses there are now.
 func (c *Core) network(in Input) {
+	moved := !slices.Equal(c.sockets, in.Sockets)
 	c.sockets = in.Sockets
 	c.self.Sockets, c.self.Links = in.Sockets, in.Links
 	c.self.Side.Candidates = hostCandidates(in.Sockets, in.Links)
@@ -247,11 +252,10 @@ func (c *Core) network(in Input) {
 		c.self.Sockets, c.self.Side.Candidates = nil, nil
 	}
 	c.describe()
-	for overlay, m := range c.members {
-		if overlay == m.overlay {
-			c.step(m, path.Input{Op: path.NetworkChanged})
-		}
+	if moved && c.resolved != nil {
+		c.resolve(c.resolved)
 	}
+	c.all(path.Input{Op: path.NetworkChanged})
 }
 
 // hostCandidates are our addresses with the ports of the sockets bound to them.

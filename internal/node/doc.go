@@ -3,7 +3,8 @@
 // I/O, clock or goroutine. The root package drives it over real sockets; a lab
 // may drive it in virtual time.
 //
-//	core.go   what comes in: sockets, packets, wishes
-//	server.go between the agent and the peers: registration, introductions
-//	member.go the peers: who is known under which overlay address
+//	core.go    what comes in: sockets, packets, wishes
+//	server.go  between the agent and the peers: registration, introductions
+//	member.go  the peers: who is known under which overlay address
+//	ignored.go what was not believed, and why
 package node

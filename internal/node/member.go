@@ -1,7 +1,9 @@
 package node
 
 import (
+	"errors"
 	"net/netip"
+	"slices"
 	"time"
 
 	"bodkin/internal/path"
@@ -32,7 +34,7 @@ func (m *member) goes() time.Time {
 // member finds or makes the peer of an ID and instance.
 func (c *Core) member(id peer.ID, instance uint64) (*member, error) {
 	overlay := peer.Overlay(id, instance)
-	if m := c.members[overlay]; m != nil {
+	if m := c.byOverlay[overlay]; m != nil {
 		return m, nil
 	}
 	p, err := path.NewPeer(&c.self, id)
@@ -41,7 +43,7 @@ func (c *Core) member(id peer.ID, instance uint64) (*member, error) {
 	}
 	p.Instance = instance
 	m := &member{peer: p, overlay: overlay, released: c.now}
-	c.members[overlay] = m
+	c.members, c.byOverlay[overlay] = append(c.members, m), m
 	c.emit(Action{Op: AddPeer, ID: id, Overlay: overlay})
 	if c.up {
 		c.step(m, path.Input{Op: path.ServerUp})
@@ -49,8 +51,15 @@ func (c *Core) member(id peer.ID, instance uint64) (*member, error) {
 	return m, nil
 }
 
+// errSelf refuses to dial our own ID: between two processes of one key the two
+// directions of a probe would have the same keys.
+var errSelf = errors.New("that is this node's own ID")
+
 func (c *Core) dial(id peer.ID) {
 	m, err := c.member(id, 0)
+	if id == c.cfg.Key.ID() {
+		err = errSelf
+	}
 	if err != nil {
 		c.emit(Action{Op: Happened, ID: id, Overlay: peer.Overlay(id, 0), Event: path.Happening{Kind: path.Failed, Err: err}})
 		return
@@ -64,12 +73,12 @@ func (c *Core) dial(id peer.ID) {
 // introduction over to that member: one endpoint is one member.
 func (c *Core) alias(m *member, instance uint64) *member {
 	overlay := peer.Overlay(m.peer.ID, instance)
-	other := c.members[overlay]
+	other := c.byOverlay[overlay]
 	switch other {
 	case m:
 		return m
 	case nil:
-		c.members[overlay] = m
+		c.byOverlay[overlay] = m
 		c.emit(Action{Op: Alias, ID: m.peer.ID, Overlay: overlay, Of: m.overlay})
 		return m
 	}
@@ -77,31 +86,43 @@ func (c *Core) alias(m *member, instance uint64) *member {
 		// It was another process's until now, which is gone.
 		c.emit(Action{Op: Happened, ID: m.peer.ID, Overlay: m.overlay, Event: path.Happening{Kind: path.Restarted}})
 	}
-	for a, x := range c.members {
-		if x == m {
-			c.members[a] = other
-			c.emit(Action{Op: Alias, ID: m.peer.ID, Overlay: a, Of: other.overlay})
-		}
+	for _, a := range c.addresses(m) {
+		c.byOverlay[a] = other
+		c.emit(Action{Op: Alias, ID: m.peer.ID, Overlay: a, Of: other.overlay})
 	}
+	c.members = slices.DeleteFunc(c.members, func(x *member) bool { return x == m })
 	for token, x := range c.asks {
 		if x == m {
 			c.asks[token] = other
 		}
 	}
 	other.released = m.released
-	for _, r := range other.peer.Adopt(m.peer) {
-		c.emit(Action{Op: Unhear, By: r.Key})
-		c.step(other, path.Input{Op: path.Asking, By: r.Key})
+	sources, relays := other.peer.Adopt(m.peer)
+	for _, k := range sources {
+		c.emit(Action{Op: Unhear, By: k})
+	}
+	for _, k := range relays {
+		c.step(other, path.Input{Op: path.Asking, By: k})
 	}
 	return other
 }
 
-func (c *Core) remove(m *member) {
-	for a, x := range c.members {
+// addresses are all overlay addresses of a member, always in the same order.
+func (c *Core) addresses(m *member) (out []netip.Addr) {
+	for a, x := range c.byOverlay {
 		if x == m {
-			delete(c.members, a)
+			out = append(out, a)
 		}
 	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return out
+}
+
+func (c *Core) remove(m *member) {
+	for _, a := range c.addresses(m) {
+		delete(c.byOverlay, a)
+	}
+	c.members = slices.DeleteFunc(c.members, func(x *member) bool { return x == m })
 	for token, x := range c.asks {
 		if x == m {
 			delete(c.asks, token)

@@ -2,9 +2,11 @@ package node
 
 import (
 	"net/netip"
+	"slices"
 
 	"bodkin/internal/path"
 	"bodkin/internal/wire"
+	"bodkin/peer"
 	"bodkin/punch"
 	"bodkin/rendezvous"
 )
@@ -22,8 +24,10 @@ func (c *Core) newAgent() {
 
 // tell steps the agent and passes on what it wants.
 func (c *Core) tell(in rendezvous.AgentInput) {
+	before := c.agent.Stats()
 	var out []rendezvous.AgentAction
 	out, c.agentNext = c.agent.Step(c.now, in, nil)
+	c.ignored.replies(before, c.agent.Stats())
 	for _, a := range out {
 		c.do(a)
 	}
@@ -35,10 +39,10 @@ func (c *Core) fromServer(in Input) {
 	c.tell(rendezvous.AgentInput{Op: rendezvous.AgentPacket, From: in.From, Data: in.Data})
 }
 
-// resolved takes in where the server is: an endpoint for each of our families.
-func (c *Core) resolved(addrs []netip.AddrPort) {
+// resolve takes in where the server is: an endpoint for each of our families.
+func (c *Core) resolve(addrs []netip.AddrPort) {
 	var legs []rendezvous.ServerEndpoint
-	c.servers = nil
+	c.resolved, c.servers = addrs, nil
 	for _, s := range c.sockets {
 		for _, a := range addrs {
 			if s.Bound.Addr().Is4() == a.Addr().Is4() {
@@ -78,7 +82,7 @@ func (c *Core) ask(m *member, offer []byte) {
 }
 
 func (c *Core) closeChannel(k path.Key) {
-	if k.Channel != 0 && c.up {
+	if k.Channel != 0 {
 		c.tell(rendezvous.AgentInput{Op: rendezvous.AgentCloseChannel, Channel: k.Channel})
 	}
 }
@@ -97,7 +101,8 @@ func (c *Core) do(a rendezvous.AgentAction) {
 	case rendezvous.AgentFailed:
 		c.emit(Action{Op: RegisterFailed, Err: a.Err})
 	case rendezvous.AgentLost:
-		c.down()
+		c.up = false
+		c.all(path.Input{Op: path.ServerSilent})
 		c.emit(Action{Op: ServerLost})
 	case rendezvous.AgentResolve:
 		c.emit(Action{Op: Resolve})
@@ -133,11 +138,11 @@ func (c *Core) registered(a rendezvous.AgentAction) {
 	moved := len(c.self.Side.Observed) > 0 && len(a.Registered.Observed) > 0 &&
 		c.self.Side.Observed[0] != a.Registered.Observed[0]
 	c.self.Side.Observed = a.Registered.Observed
-	if a.Again {
-		c.down()
+	for _, m := range c.members {
+		c.relays(m, a)
 	}
 	c.emit(Action{Op: Registered, Registered: a.Registered, Settled: a.Settled, Accepting: c.accepting})
-	if !c.up {
+	if !c.up || a.Again {
 		c.up = true
 		c.all(path.Input{Op: path.ServerUp})
 	}
@@ -146,47 +151,84 @@ func (c *Core) registered(a rendezvous.AgentAction) {
 	}
 }
 
-func (c *Core) down() {
-	if c.up {
-		c.up = false
-		c.all(path.Input{Op: path.ServerDown})
+// relays drops the relay routes that a server no longer has, and moves those that
+// it has to the endpoint where it has them now.
+func (c *Core) relays(m *member, a rendezvous.AgentAction) {
+	asking := false
+	for _, x := range c.asks {
+		asking = asking || x == m
+	}
+	for _, r := range slices.Clone(m.peer.Routes()) {
+		now := relayKey(a.To, r.Channel)
+		switch {
+		case r.Direct():
+		case a.Again && (!asking || !r.Channel.Asked()):
+			c.step(m, path.Input{Op: path.ChannelLost, By: r.Key})
+		case r.Key != now:
+			c.step(m, path.Input{Op: path.Relay, By: now})
+			c.step(m, path.Input{Op: path.ChannelLost, By: r.Key})
+		}
 	}
 }
 
 // all steps every peer.
 func (c *Core) all(in path.Input) {
-	for overlay, m := range c.members {
-		if overlay == m.overlay {
-			c.step(m, in)
-		}
+	for _, m := range slices.Clone(c.members) {
+		c.step(m, in)
 	}
 }
 
+// origin is a process of a peer.
+type origin struct {
+	id       peer.ID
+	instance uint64
+}
+
+// maxOrigins bounds the processes whose offers are remembered. Above it some are
+// forgotten, and a server that kept an offer of theirs could bring it again.
+const maxOrigins = 4096
+
 // asked opens the offer of another node's introduction. One that the node itself
 // did not seal, for us and for this server, is refused: the server may have made
-// it up.
+// it up. So is one that we had: the server may have kept it.
 func (c *Core) asked(a rendezvous.AgentAction) {
 	from, content, err := c.cfg.Key.Open(wire.OfferPurpose, c.cfg.Server[:], a.Party.Offer)
-	if err != nil || from != a.Party.ID {
-		c.Forged++
+	if err != nil || from != a.Party.ID || from == c.cfg.Key.ID() {
+		c.ignored.add(forgedOffer, 1)
 		return
 	}
-	offer, err := wire.ParseOffer(wire.Attrs(content))
+	offer, err := wire.ParseOffer(content)
 	if err != nil || offer.Instance != a.Party.Instance {
-		c.Forged++
+		c.ignored.add(forgedOffer, 1)
 		return
 	}
 	if !c.allowed(from) {
-		c.Refused++
+		c.ignored.add(notAllowed, 1)
+		return
+	}
+	o := origin{from, offer.Instance}
+	if offer.Counter <= c.offers[o] {
+		c.ignored.add(replayedOffer, 1)
 		return
 	}
 	m, err := c.member(from, offer.Instance)
 	if err != nil {
-		c.Forged++
+		c.ignored.add(forgedOffer, 1)
 		return
 	}
+	for x := range c.offers {
+		if len(c.offers) < maxOrigins {
+			break
+		}
+		delete(c.offers, x)
+	}
+	c.offers[o] = offer.Counter
 	if !m.released.IsZero() {
 		m.released = c.now
 	}
+	before := m.peer.Ignored()
 	c.step(m, path.Input{Op: path.Asked, By: relayKey(a.To, a.Channel), Party: a.Party, Offer: offer})
+	if m.peer.Ignored() != before {
+		c.ignored.add(malformedOffer, 1)
+	}
 }

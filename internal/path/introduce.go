@@ -168,14 +168,15 @@ func (p *Peer) forget(reason string) {
 }
 
 // Adopt takes over what an other Peer, of the same process as it turned out, has
-// under way: its wish and its introduction. It returns the relay routes to add.
-func (p *Peer) Adopt(other *Peer) (relays []Route) {
+// under way: its wish and its introduction. It returns the other's sources, which
+// are to be closed, and those of them that are relay routes, which are to be added.
+func (p *Peer) Adopt(other *Peer) (sources, relays []Key) {
 	p.wanted = p.wanted || other.wanted
 	p.ask, p.backoff = other.ask, other.backoff
 	for _, r := range other.routes {
 		if !r.Direct() {
-			relays = append(relays, r)
+			relays = append(relays, r.Key)
 		}
 	}
-	return relays
+	return other.heard, relays
 }

@@ -40,8 +40,10 @@ const (
 	Unwant
 	// ServerUp says that this node is registered: introductions can be asked
 	// for. ServerDown says that it is not, and that relay channels are gone.
+	// ServerSilent says that they may still be there when it answers again.
 	ServerUp
 	ServerDown
+	ServerSilent
 	// Asking says that the Ask that was asked for is under way, and that data
 	// may leave on Channel of the server at To already.
 	Asking
@@ -56,8 +58,10 @@ const (
 	// Active says that data is being sent by the route By, and when something
 	// last came in on it.
 	Active
-	// ChannelLost says that the server does not know the relay route By.
+	// ChannelLost says that the server does not know the relay route By, Relay
+	// that it has that one, which was another until now.
 	ChannelLost
+	Relay
 	// NetworkChanged says that Self has other sockets or addresses now.
 	NetworkChanged
 	// Tick says only that it is later.
@@ -201,6 +205,8 @@ func (p *Peer) Step(now time.Time, in Input, out []Action) (actions []Action, ne
 	case ServerDown:
 		p.serverUp, p.ask.open = false, false
 		p.dropRelays(func(Route) bool { return true })
+	case ServerSilent:
+		p.serverUp, p.ask.open = false, false
 	case Asking:
 		p.ask.relay, p.ask.added = in.By, p.addRoute(Route{Key: in.By, Since: now})
 	case Introduced:
@@ -217,6 +223,8 @@ func (p *Peer) Step(now time.Time, in Input, out []Action) (actions []Action, ne
 		if p.dropRelays(func(r Route) bool { return r.Key == in.By }) && p.wanted {
 			p.askSoon(firstBackoff)
 		}
+	case Relay:
+		p.addRoute(Route{Key: in.By, Since: now})
 	case NetworkChanged:
 		p.networkChanged()
 	default: // Tick: nothing but the time
@@ -266,11 +274,16 @@ func (p *Peer) sweep() {
 
 // retire keeps the counts of an engine that goes.
 func (p *Peer) retire(a *attempt) {
-	s := a.engine.Stats()
-	p.Stats.Malformed += s.Malformed
-	p.Stats.Forged += s.Forged
-	p.Stats.Replayed += s.Replayed
-	p.Stats.Strange += s.Strange
+	p.Stats = p.Stats.Add(a.engine.Stats())
+}
+
+// Ignored counts what was not believed, by this peer and all its engines.
+func (p *Peer) Ignored() punch.Stats {
+	sum := p.Stats
+	for _, a := range p.attempts {
+		sum = sum.Add(a.engine.Stats())
+	}
+	return sum
 }
 
 // packet gives a probe to the engine whose session it names.

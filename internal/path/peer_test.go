@@ -435,8 +435,9 @@ func TestAdoptTakesTheRequestOver(t *testing.T) {
 	w.a.step(Input{Op: Want}) // what was dialled
 	dialled := w.a.peer
 	w.a.meet(w.b) // what turns out to be the same process
-	for _, r := range w.a.peer.Adopt(dialled) {
-		w.a.step(Input{Op: Asking, By: r.Key})
+	_, relays := w.a.peer.Adopt(dialled)
+	for _, r := range relays {
+		w.a.step(Input{Op: Asking, By: r})
 	}
 	party := wire.Party{Instance: w.b.self.Instance, Observed: w.b.self.Side.Observed, Description: w.b.self.Side.AppendDescription(nil)}
 	w.a.step(Input{Op: Introduced, Party: party})
