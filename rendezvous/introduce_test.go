@@ -80,7 +80,7 @@ func TestIntroductionsUnderLoss(t *testing.T) {
 			t.Fatalf("seed %d: repeats made %d introductions of one", seed, s.Introductions)
 		}
 	}
-	// 6 tries at 0.64 each, and 7: some 3 in 1000.
+	// A round trip is lost once in three times: of 300, one or none should fail.
 	if failed > 5 {
 		t.Errorf("%d of 300 introductions failed", failed)
 	}
@@ -111,7 +111,7 @@ func TestAskerRepeats(t *testing.T) {
 	}
 }
 
-// A target that acknowledges nothing is told seven times in some seconds.
+// A target that acknowledges nothing is told ten times in some seconds.
 func TestUnacknowledgedIntroductionEnds(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 1)
