@@ -39,16 +39,18 @@ var rooms = map[string][]string{
 	"natlab":        {"nat"},
 	"natlab/netbed": {"nat", "natlab"},
 
-	"internal/matrix/trace": {"internal/wire", "natlab"},
-	"internal/matrix/page":  {"internal/matrix/trace"},
-
 	"internal/app/...": {"", "peer"},
 	"internal/control": {"", "peer", "internal/app/..."},
 	"internal/labrun":  {"", "peer", "natlab", "natlab/netbed"},
 	"internal/matrix":  {"peer", "internal/wire", "nat", "punch", "rendezvous", "internal/path", "internal/node", "natlab"},
+
+	"internal/matrix/trace": {"internal/wire", "natlab"},
+	"internal/matrix/page":  {"internal/matrix/trace"},
+	"internal/matrix/bed":   {"", "peer", "internal/wire", "rendezvous", "natlab", "natlab/netbed", "internal/matrix"},
+
 	"internal/cli": {
 		"", "peer", "nat", "rendezvous", "natlab", "natlab/netbed",
-		"internal/sock", "internal/app/...", "internal/control", "internal/labrun", "internal/matrix",
+		"internal/sock", "internal/app/...", "internal/control", "internal/labrun", "internal/matrix", "internal/matrix/...",
 	},
 	"cmd/...":   {"internal/cli"},
 	"bench/...": {"..."},

@@ -91,12 +91,20 @@ func (a *app) root() *cobra.Command {
 		a.statusCommand(), a.labCommand(), a.versionCommand(), exitCodesTopic(),
 	)
 	for _, c := range root.Commands() {
-		if c.Args != nil {
-			c.Args = withHint(c.Args)
-		}
+		hint(c)
 		complete(c)
 	}
 	return root
+}
+
+// hint lets errors about arguments say where to look.
+func hint(c *cobra.Command) {
+	if c.Args != nil {
+		c.Args = withHint(c.Args)
+	}
+	for _, sub := range c.Commands() {
+		hint(sub)
+	}
 }
 
 // withHint adds to errors about arguments where to look.

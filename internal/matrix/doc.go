@@ -5,4 +5,13 @@
 //	punch.go  one run and its result
 //	site.go   a node and the server on their hosts
 //	why.go    why a run did not end with a hole
+//
+// and many of them:
+//
+//	grid.go        all pairs of presets
+//	summary.go     what the runs of a pair come to
+//	population.go  how often two people on the Internet would connect
+//
+// Package bed does the same runs with real nodes and kernels, package trace records
+// the packets of a run, and package page shows all of it.
 package matrix

@@ -90,7 +90,7 @@ type run struct {
 	server *server
 	a, b   *site
 	begin  time.Time // of the dial; zero before
-	drops  map[drop]int
+	drops  Drops
 	result Result
 }
 

@@ -12,19 +12,43 @@ import (
 // drop is a place where packets end, and why.
 type drop struct{ where, reason string }
 
-// watch counts which packets between the homes are dropped, and by whom.
-func (r *run) watch(e natlab.Event) {
-	if r.begin.IsZero() || e.Packet.Protocol != natlab.ProtocolUDP || e.What != natlab.Dropped && e.What != natlab.Blocked {
+// Drops counts which UDP packets are dropped, and by whom. The zero Drops has seen
+// none.
+type Drops struct{ counts map[drop]int }
+
+// Watch counts an event of a network, if it is one that ends a packet.
+func (d *Drops) Watch(e natlab.Event) {
+	if e.Packet.Protocol != natlab.ProtocolUDP || e.What != natlab.Dropped && e.What != natlab.Blocked {
 		return
 	}
-	if r.drops == nil {
-		r.drops = make(map[drop]int)
+	if d.counts == nil {
+		d.counts = make(map[drop]int)
 	}
 	reason := e.Reason
 	if e.What == natlab.Blocked {
 		reason = "blocked"
 	}
-	r.drops[drop{e.Where, reason}]++
+	d.counts[drop{e.Where, reason}]++
+}
+
+// Most is the place where most packets ended, and why.
+func (d *Drops) Most() string {
+	text, most := "no hole", 0
+	for _, x := range slices.SortedFunc(maps.Keys(d.counts), func(a, b drop) int {
+		return cmp.Or(cmp.Compare(a.where, b.where), cmp.Compare(a.reason, b.reason))
+	}) {
+		if n := d.counts[x]; n > most {
+			text, most = fmt.Sprintf("%s dropped %d packets: %s", x.where, n, x.reason), n
+		}
+	}
+	return text
+}
+
+// watch counts what is dropped after the dial.
+func (r *run) watch(e natlab.Event) {
+	if !r.begin.IsZero() {
+		r.drops.Watch(e)
+	}
 }
 
 // unregistered says which node did not register, and why.
@@ -49,16 +73,5 @@ func (r *run) why() string {
 	case r.b.introduced.IsZero():
 		return "b was not told"
 	}
-	most, n := "", 0
-	for _, d := range slices.SortedFunc(maps.Keys(r.drops), func(a, b drop) int {
-		return cmp.Or(cmp.Compare(a.where, b.where), cmp.Compare(a.reason, b.reason))
-	}) {
-		if r.drops[d] > n {
-			most, n = fmt.Sprintf("%s dropped %d packets: %s", d.where, r.drops[d], d.reason), r.drops[d]
-		}
-	}
-	if most == "" {
-		return "no hole"
-	}
-	return most
+	return r.drops.Most()
 }

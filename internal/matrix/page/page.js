@@ -114,7 +114,7 @@
     for (let t = 0; t <= most; t += unit) {
       s.append(svg("path", { class: "axis", d: `M${x(t)} ${base}v4` }), svg("text", { x: x(t), y: base + 17, "text-anchor": "middle" }, t));
     }
-    s.append(svg("text", { x: left, y: base + 31 }, "ms from the dial until both sides send through the hole; a dot a run"));
+    s.append(svg("text", { x: left, y: base + 31 }, "ms from the dial until the one that asks sends through the hole; a dot a run"));
     const mark = (t, name, kind, y) => {
       if (t === undefined) return;
       s.append(svg("path", { class: kind, d: `M${x(t)} ${base}V${y + 4}` }),
