@@ -60,7 +60,7 @@ differs.`,
 	n.StringVar(&f.presetB, "preset-b", string(natlab.Linux), presetHelp("B"))
 	n.BoolVar(&f.ipv6, "ipv6", false, "give everything IPv6 as well, filtered and not translated")
 	n.IntVar(&f.runs, "runs", 0, "do it this often again, with fresh nodes and 256 KiB, and show the spread")
-	c.AddCommand(a.labPresetsCommand(), a.labMatrixCommand())
+	c.AddCommand(a.labPresetsCommand(), a.labMatrixCommand(), a.labRunCommand())
 	return c
 }
 

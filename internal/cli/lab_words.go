@@ -52,6 +52,11 @@ func joined(presets []natlab.Preset) string {
 	return strings.Join(out, ", ")
 }
 
+// suggestPreset completes one preset.
+func suggestPreset(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	return presetsAfter(""), cobra.ShellCompDirectiveNoFileComp
+}
+
 // suggestPresets completes presets with commas between them.
 func suggestPresets(_ *cobra.Command, _ []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	before := typed[:strings.LastIndex(typed, ",")+1]

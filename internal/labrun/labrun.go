@@ -2,9 +2,10 @@
 // network of two homes, a file moved from one to the other, and an account of
 // what happened.
 //
-//	labrun.go   the run
-//	process.go  the programs in it
-//	account.go  what is shown
+//	labrun.go    the run
+//	process.go   the programs in it
+//	account.go   what is shown
+//	programs.go  any other programs in a lab, for `bodkin lab run`
 package labrun
 
 import (
