@@ -69,10 +69,31 @@ func TestScripts(t *testing.T) {
 }
 
 func condition(name string) (bool, error) {
-	if name == "root" {
+	switch name {
+	case "root":
 		return os.Getuid() == 0, nil
+	case "sshd":
+		return sshd() != "" && runs("ssh", "-V"), nil
 	}
 	return false, fmt.Errorf("no condition %q", name)
+}
+
+// sshd is the path of the program, if it can run here. It wants to be called by
+// an absolute one.
+func sshd() string {
+	path, err := exec.LookPath("sshd")
+	if err != nil {
+		path, err = exec.LookPath("/usr/sbin/sshd")
+	}
+	_, missing := os.Stat("/run/sshd")
+	if err != nil || os.Getuid() == 0 && missing != nil && !runs("unshare", "-m", "mount", "-t", "tmpfs", "none", "/run") {
+		return ""
+	}
+	return path
+}
+
+func runs(name string, args ...string) bool {
+	return exec.Command(name, args...).Run() == nil //nolint:noctx // it ends at once
 }
 
 type scriptKey struct{}
@@ -96,6 +117,7 @@ func setup(env *testscript.Env) error {
 	env.Values[scriptKey{}] = s
 	env.Setenv("XDG_RUNTIME_DIR", dir)
 	env.Setenv("XDG_CONFIG_HOME", filepath.Join(env.WorkDir, "config"))
+	env.Setenv("SSHD", sshd())
 	env.Setenv("LONG", strings.Repeat("x", 256))
 	env.Setenv("SOMEBODY", peer.NewKey([32]byte{1}).ID().String())
 	for _, v := range os.Environ() {
@@ -254,7 +276,7 @@ func (s *script) start(ts *testscript.TestScript, name string, args []string) *p
 	p.cmd = exec.Command(path, args[1:]...) //nolint:noctx // ended by the script
 	p.cmd.Dir = ts.MkAbs(".")
 	for _, name := range []string{
-		"PATH", "HOME", "TMPDIR", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "GOCOVERDIR", "SystemRoot",
+		"PATH", "HOME", "TMPDIR", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "GOCOVERDIR", "SystemRoot", "WORK", "SSHD",
 	} {
 		p.cmd.Env = append(p.cmd.Env, name+"="+ts.Getenv(name))
 	}
