@@ -14,6 +14,9 @@ var (
 	// would not introduce us: the peer is unknown to it, offline, or does not
 	// allow us. The server does not say which.
 	ErrNotReachable = rendezvous.ErrNotReachable
+	// ErrNoAnswer is wrapped by errors of Dial and Ping when the server knows
+	// the peer and it says nothing for 15 seconds: it may just have gone.
+	ErrNoAnswer = session.ErrNoAnswer
 	// ErrClosed is returned by everything after Close.
 	ErrClosed = session.ErrClosed
 	// ErrDisplaced is returned by Accept once another process with the same key

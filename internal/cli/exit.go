@@ -30,7 +30,8 @@ const exitCodes = `Exit codes:
        no direct route in time
     2  the command line, or a BODKIN_ variable, is wrong
     3  the rendezvous server does not answer, or is not the one of the URL
-    4  the peer is unknown to the server, offline, or does not allow this node
+    4  the peer is unknown to the server, offline, or does not allow this node; or
+       it does not answer
     5  the peer refused the connection
     6  another process with the same key accepts connections now
   130  interrupted (Ctrl-C, or told to end); serve ends with 0 then
@@ -75,7 +76,7 @@ func codeOf(err error) int {
 		return remoteCode(remote.Kind)
 	case errors.As(err, &server):
 		return codeNoServer
-	case errors.Is(err, bodkin.ErrNotReachable):
+	case errors.Is(err, bodkin.ErrNotReachable), errors.Is(err, bodkin.ErrNoAnswer):
 		return codeNotReachable
 	case errors.As(err, &refused):
 		return codeRefused

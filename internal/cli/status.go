@@ -5,7 +5,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"bodkin"
@@ -51,9 +50,8 @@ route. With --json, times are in nanoseconds and traffic is in bytes.`,
 
 func statusText(s bodkin.Status, now time.Time) string {
 	var b strings.Builder
-	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
-	line := func(name string, format string, args ...any) {
-		_, _ = fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...))
+	line := func(name, format string, args ...any) {
+		_, _ = fmt.Fprintf(&b, "%-17s  "+format+"\n", append([]any{name}, args...)...)
 	}
 	state := "registered"
 	if !s.Registered {
@@ -69,7 +67,7 @@ func statusText(s bodkin.Status, now time.Time) string {
 	line("services", "%s", list(s.Services))
 	line("running for", "%s", span(now.Sub(s.Since)))
 	for _, p := range s.Peers {
-		line("", "")
+		b.WriteByte('\n')
 		line("peer", "%s", p.ID)
 		for i, r := range p.Routes {
 			line("  route", "%s", routeText(r, i == 0))
@@ -79,7 +77,6 @@ func statusText(s bodkin.Status, now time.Time) string {
 			line("  traffic", "%s: %s sent, %s received", transport, size(t.Sent), size(t.Received))
 		}
 	}
-	_ = w.Flush()
 	return strings.TrimSuffix(b.String(), "\n")
 }
 

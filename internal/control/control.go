@@ -76,7 +76,7 @@ func errorOf(err error) *Error {
 		e.Kind = KindServer
 	case errors.As(err, &refused):
 		e.Kind = KindRefused
-	case errors.Is(err, bodkin.ErrNotReachable):
+	case errors.Is(err, bodkin.ErrNotReachable), errors.Is(err, bodkin.ErrNoAnswer):
 		e.Kind = KindNotReachable
 	}
 	return e

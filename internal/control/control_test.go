@@ -178,6 +178,7 @@ func TestErrorsKeepTheirKind(t *testing.T) {
 	}{
 		"server":        {&bodkin.ServerError{Server: "x", Err: errors.New("silent")}, KindServer},
 		"not reachable": {&bodkin.DialError{Err: bodkin.ErrNotReachable}, KindNotReachable},
+		"no answer":     {&bodkin.DialError{Err: bodkin.ErrNoAnswer}, KindNotReachable},
 		"refused":       {&bodkin.RefusedError{Reason: "no"}, KindRefused},
 		"other":         {errors.New("anything"), KindOther},
 	}

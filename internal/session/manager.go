@@ -78,6 +78,9 @@ type dialling struct {
 var (
 	// ErrClosed is returned by everything after Close.
 	ErrClosed = errors.New("node is closed")
+	// ErrNoAnswer is returned by Dial and Ping when the peer was introduced and
+	// says nothing.
+	ErrNoAnswer = errors.New("peer does not answer: it may just have gone; try again")
 	// ErrServiceTaken is returned by Listen for a service that has a listener.
 	ErrServiceTaken = errors.New("service has a listener already")
 )
@@ -314,6 +317,11 @@ func (m *Manager) connect(ctx context.Context, id peer.ID, remote netip.AddrPort
 	if err != nil {
 		if errors.Is(err, ErrWrongPeer) {
 			return nil, ErrWrongPeer
+		}
+		_, idle := errors.AsType[*quic.IdleTimeoutError](err)
+		_, slow := errors.AsType[*quic.HandshakeTimeoutError](err)
+		if idle || slow {
+			return nil, ErrNoAnswer
 		}
 		return nil, fmt.Errorf("connect: %w", err)
 	}
