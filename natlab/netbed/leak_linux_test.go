@@ -78,7 +78,7 @@ func busy(ctx context.Context, bed netbed.Bed) (*netbed.Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := l.Host("a").Start(exec.Command("sleep", "1000")); err != nil {
+	if err := l.Host("a").Start(exec.CommandContext(ctx, "sleep", "1000")); err != nil {
 		return nil, err
 	}
 	return l, nil

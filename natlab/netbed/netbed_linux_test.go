@@ -323,6 +323,71 @@ func TestInsideDelayAndNesting(t *testing.T) {
 	}
 }
 
+func TestRebootForgetsMappings(t *testing.T) {
+	t.Parallel()
+	for _, bed := range beds {
+		t.Run(bed.String(), func(t *testing.T) {
+			t.Parallel()
+			l := start(t, bed, natlab.TwoHomes(natlab.Options{DelayA: time.Millisecond}))
+			s, a := listen(t, l.Host("server")), listen(t, l.Host("a"))
+			server := at(l.Host("server").Addr(), port(s))
+			send(t, a, server, "out")
+			from := receive(t, s, "out")
+			if err := l.Box("home-a").Reboot(false); err != nil {
+				t.Fatal(err)
+			}
+			send(t, s, from, "forgotten")
+			silent(t, a)
+			err := l.Box("home-a").Reboot(true)
+			if bed == netbed.Kernel {
+				if err == nil {
+					t.Error("the kernel's box has another address")
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			send(t, a, server, "again")
+			if now := receive(t, s, "again"); now.Addr() == from.Addr() || now.Addr() != l.Box("home-a").Addr() {
+				t.Errorf("from %v, and before from %v", now, from)
+			}
+		})
+	}
+}
+
+// The model bed shows what happens in a box, too, and its links can all be set.
+func TestModelBedShowsItsBoxes(t *testing.T) {
+	t.Parallel()
+	l := start(t, netbed.Model, natlab.TwoHomes(natlab.Options{DelayA: time.Millisecond, PresetA: natlab.PortRestricted}))
+	if err := l.Box("home-a").Do(func() error { return nil }); err == nil {
+		t.Error("something ran on a model")
+	}
+	translated := make(chan natlab.Event, 1)
+	defer l.Observe(func(e natlab.Event) {
+		if e.What == natlab.Translated && e.Where == "home-a" {
+			e.Packet.Data = nil
+			select {
+			case translated <- e:
+			default:
+			}
+		}
+	})()
+	if err := l.SetLink("a", natlab.Link{Delay: 20 * time.Millisecond}); err != nil {
+		t.Fatal(err)
+	}
+	s, a := listen(t, l.Host("server")), listen(t, l.Host("a"))
+	begin := time.Now()
+	send(t, a, at(l.Host("server").Addr(), port(s)), "hello")
+	from := receive(t, s, "hello")
+	if d := time.Since(begin); d < 31*time.Millisecond {
+		t.Errorf("one way in %v, want 31ms at least", d)
+	}
+	if e := <-translated; e.Was.From != at(l.Host("a").Addr(), port(a)) || e.Packet.From != from {
+		t.Errorf("translated %v to %v, want %v", e.Was.From, e.Packet.From, from)
+	}
+}
+
 func TestManyStartsAreQuick(t *testing.T) {
 	netbed.Need(t)
 	for _, bed := range []netbed.Bed{netbed.Kernel, netbed.Model} {
