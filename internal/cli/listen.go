@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -215,11 +216,21 @@ func (a *app) takeAll(ctx context.Context, l net.Listener, log *eventLog, serve 
 		}
 		wg.Go(func() {
 			defer func() { <-free }()
-			if err := serve(ctx, c); err != nil && ctx.Err() == nil {
-				a.say("bodkin: peer %s: %v", c.Peer().Short(), err)
-			}
+			a.over(ctx, c, serve(ctx, c))
 			_ = c.Close()
 		})
+	}
+}
+
+// over tells how one of many connections ended. That a peer breaks off its
+// connection with a command is usual: ssh ends its ProxyCommand so.
+func (a *app) over(ctx context.Context, c *bodkin.Conn, err error) {
+	switch {
+	case err == nil || ctx.Err() != nil:
+	case errors.Is(err, pipe.ErrBroken):
+		a.logger().Info("connection ended", "peer", c.Peer(), "error", err)
+	default:
+		a.say("bodkin: connection with peer %s: %v", c.Peer().Short(), err)
 	}
 }
 

@@ -39,7 +39,13 @@ standard error. See also: bodkin help exit-codes`
 
 // Main runs the command line and returns the exit code.
 func Main(args []string, in io.Reader, out, errOut io.Writer) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ends := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	// A terminal that is closed ends us, and ssh its ProxyCommand; nohup does not
+	// want that.
+	if !signal.Ignored(syscall.SIGHUP) {
+		ends = append(ends, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), ends...)
 	defer stop()
 	// A closed standard output would kill us where we stand, with things to clean
 	// up. (Ignoring the signal would be passed on to commands that we run.)

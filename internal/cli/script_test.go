@@ -41,7 +41,8 @@ const patience = time.Minute
 //	                          keeps the (first group of the) match in VAR
 //	feed NAME [TEXT]          writes a line to its standard input; without TEXT
 //	                          ends that
-//	signal NAME INT|TERM|KILL sends it a signal
+//	signal NAME INT|TERM|HUP|KILL
+//	                          sends it a signal
 //	ended NAME CODE           waits for its end; what it wrote is then stdout
 //	                          and stderr
 //	unread NAME               closes the reading end of its standard output
@@ -365,9 +366,9 @@ func cmdFeed(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
-	signals := map[string]os.Signal{"INT": os.Interrupt, "TERM": syscall.SIGTERM, "KILL": os.Kill}
+	signals := map[string]os.Signal{"INT": os.Interrupt, "TERM": syscall.SIGTERM, "HUP": syscall.SIGHUP, "KILL": os.Kill}
 	if neg || len(args) != 2 || signals[args[1]] == nil {
-		ts.Fatalf("usage: signal NAME INT|TERM|KILL")
+		ts.Fatalf("usage: signal NAME INT|TERM|HUP|KILL")
 	}
 	p := of(ts).program(ts, args[0])
 	p.killed = args[1] == "KILL"

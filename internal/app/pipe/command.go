@@ -2,6 +2,8 @@ package pipe
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"os/exec"
 	"time"
@@ -13,6 +15,10 @@ type Command struct {
 	Env    []string // nil: ours
 	Stderr io.Writer
 }
+
+// ErrBroken is wrapped by what Command.Run returns when the peer broke the
+// connection off.
+var ErrBroken = errors.New("connection broke off")
 
 // mercy is how long a command may take to end once it was told to, and what it
 // left behind to write after its own end.
@@ -46,7 +52,7 @@ func (k Command) Run(ctx context.Context, c Conn) error {
 		read, _ := Copy(stdin, c)
 		_ = stdin.Close()
 		if read != nil {
-			abort(read)
+			abort(fmt.Errorf("%w: %w", ErrBroken, read))
 		}
 	}()
 	err = cmd.Wait()

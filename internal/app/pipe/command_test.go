@@ -63,9 +63,16 @@ func TestCommandThatDoesNotExist(t *testing.T) {
 // The shell waits for its child: a signal to the shell alone would not end it.
 func TestCommandIsKilled(t *testing.T) {
 	t.Parallel()
-	for name, end := range map[string]func(cancel context.CancelFunc, b *conn){
-		"when interrupted":                    func(cancel context.CancelFunc, _ *conn) { cancel() },
-		"when the peer breaks the connection": func(_ context.CancelFunc, b *conn) { _ = b.Abort() },
+	for name, x := range map[string]struct {
+		end  func(cancel context.CancelFunc, b *conn)
+		want error
+	}{
+		"when interrupted": {
+			func(cancel context.CancelFunc, _ *conn) { cancel() }, context.Canceled,
+		},
+		"when the peer breaks the connection": {
+			func(_ context.CancelFunc, b *conn) { _ = b.Abort() }, pipe.ErrBroken,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -78,9 +85,9 @@ func TestCommandIsKilled(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			end(cancel, b)
-			if err := <-done; err == nil {
-				t.Error("ended without an error")
+			x.end(cancel, b)
+			if err := <-done; !errors.Is(err, x.want) {
+				t.Errorf("ended with %v", err)
 			}
 			pid, err := strconv.Atoi(strings.TrimSpace(line))
 			if err != nil {
