@@ -99,6 +99,7 @@ var (
 )
 
 func newWorld(tb testing.TB, seed uint64) *world {
+	tb.Helper()
 	w := &world{
 		TB: tb, now: time.Unix(1_800_000_000, 0), rng: rand.New(rand.NewPCG(seed, 0)),
 		strangers: make(map[netip.AddrPort]func(*home, punchPacket)),
