@@ -107,6 +107,23 @@ func TestSimDelaysExactly(t *testing.T) {
 	}
 }
 
+func TestSimPortIsFreeAfterClose(t *testing.T) {
+	t.Parallel()
+	s := newSim(t, natlab.TwoHomes(natlab.Options{}))
+	h := s.Host("server")
+	first := bind(t, h, 3478)
+	if _, err := h.Bind(3478, func(time.Time, netip.AddrPort, []byte) {}); err == nil || !strings.Contains(err.Error(), h.Name()) {
+		t.Errorf("bound twice: %v", err)
+	}
+	first.Close()
+	second := bind(t, h, 3478)
+	bind(t, s.Host("a"), 0).send(t, second.at, "hello")
+	s.Run(time.Second, func() bool { return len(second.got) > 0 })
+	if len(first.got) > 0 || !slices.Equal(second.texts(), []string{"hello"}) {
+		t.Errorf("the closed one got %q, the new one %q", first.texts(), second.texts())
+	}
+}
+
 func TestSimHolePunching(t *testing.T) {
 	t.Parallel()
 	s := newSim(t, natlab.TwoHomes(natlab.Options{SameLAN: true}))
