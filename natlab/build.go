@@ -114,9 +114,12 @@ func (p Packet) transport() (protocol uint8, body []byte, ok bool) {
 	return 0, nil, false
 }
 
-// intact reports whether the checksums of a packet that is not a fragment are
-// right.
+// intact reports whether the checksums of a packet are right; of a fragment only
+// that of its header can be told.
 func (p Packet) intact() bool {
+	if p.isFragment() {
+		return checksum(p.Data[:min(len(p.Data), int(p.Data[0]&15)*4)], 0) == 0
+	}
 	protocol, body, ok := p.transport()
 	if !ok || p.Data[0]>>4 == 4 && checksum(p.Data[:int(p.Data[0]&15)*4], 0) != 0 {
 		return false
@@ -131,6 +134,11 @@ func (p Packet) intact() bool {
 		return true
 	}
 	return checksum(body, sum) == 0
+}
+
+// isFragment reports whether it is a part of an IPv4 packet.
+func (p Packet) isFragment() bool {
+	return p.Data[0]>>4 == 4 && binary.BigEndian.Uint16(p.Data[6:])&0x3fff != 0
 }
 
 // appendIP appends an IP header and room for n bytes behind it.
