@@ -31,8 +31,8 @@ func (n NAT) checkBehaviors() error {
 		return errors.New("it translates, and so lets nobody in without a mapping; set Filtering to endpoint-independent at least")
 	case n.TCP.Mapping != nat.Unknown && (n.TCP.Mapping > nat.None) != n.Translates():
 		return errors.New("it translates either UDP and TCP or none; leave TCP.Mapping unknown")
-	case !n.tracks() && n.TCP.Filtering > nat.None:
-		return errors.New("it filters either UDP and TCP or none; set Filtering too")
+	case !n.tracks() && n.TCP.Filtering > nat.None, n.tracks() && n.TCP.Filtering == nat.None:
+		return errors.New("it filters either UDP and TCP or none; set Filtering too, or leave TCP.Filtering unknown")
 	}
 	return nil
 }
