@@ -102,6 +102,9 @@ func (*Host) ListenUDP(context.Context, string, netip.AddrPort) (*net.UDPConn, e
 	return nil, errSystem
 }
 
+// Silence fails.
+func (*Host) Silence() error { return errSystem }
+
 // Listen fails.
 func (*Host) Listen(context.Context, string, netip.AddrPort) (net.Listener, error) {
 	return nil, errSystem
