@@ -1,10 +1,10 @@
 package natlab_test
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"net/netip"
-	"testing"
-	"testing/synctest"
 	"time"
 
 	"bodkin/natlab"
@@ -53,24 +53,23 @@ func ExampleSim_Observe() {
 	// 50ms dropped home-b: 203.0.113.10:5000
 }
 
-// A program with goroutines and sockets of its own, in fake time: three minutes for
-// a round trip take no time.
+// Sockets for a program with goroutines of its own. Here they take the time that
+// they take; within synctest.Test waiting takes none.
 func ExampleLive() {
-	_ = func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			network, err := natlab.NewLive(natlab.TwoHomes(natlab.Options{DelayA: 90 * time.Second}))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer network.Close()
-			a, err := network.Host("a").ListenPacket(t.Context(), "udp4", netip.AddrPort{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer func() { _ = a.Close() }()
-			// Give a to the program. A bodkin.Config takes the host as its Network.
-		})
+	network, err := natlab.NewLive(natlab.TwoHomes(natlab.Options{}))
+	if err != nil {
+		panic(err)
 	}
+	defer network.Close()
+	ctx, at := context.Background(), netip.AddrPortFrom(network.Host("server").Addr(), 7)
+	server, _ := network.Host("server").ListenPacket(ctx, "udp4", at)
+	a, _ := network.Host("a").ListenPacket(ctx, "udp4", netip.AddrPort{})
+	_, _ = a.WriteTo([]byte("hello"), net.UDPAddrFromAddrPort(at))
+	b := make([]byte, 100)
+	n, from, _ := server.ReadFrom(b)
+	home, _ := network.Place("home-a")
+	fmt.Printf("%s from home-a: %v\n", b[:n], from.(*net.UDPAddr).AddrPort().Addr() == home.Addr[0].Addr())
+	// Output: hello from home-a: true
 }
 
 // A NAT of one's own, as RFC 4787 has words for.

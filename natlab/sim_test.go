@@ -306,8 +306,15 @@ func TestSimHostHearsItself(t *testing.T) {
 	a, again := bind(t, s.Host("a"), 0), bind(t, s.Host("a"), 0)
 	a.send(t, again.at, "self")
 	s.Run(0, nil)
-	if !slices.Equal(again.texts(), []string{"self"}) {
-		t.Errorf("got %q", again.texts())
+	if !slices.Equal(again.texts(), []string{"self"}) || s.Host("a").Name() != "a" {
+		t.Errorf("%s got %q", s.Host("a").Name(), again.texts())
+	}
+	again.Close()
+	refused := icmpTo(s.Host("a"))
+	a.send(t, again.at, "nobody")
+	s.Run(0, nil)
+	if want := []string{"3/3 from " + a.at.Addr().String()}; !slices.Equal(*refused, want) {
+		t.Errorf("a closed port: %q, want %q", *refused, want)
 	}
 }
 
