@@ -87,6 +87,9 @@ func newOutputFile(name string) (*outputFile, error) {
 		return nil, nil //nolint:nilnil // no file is wanted
 	}
 	f, err := os.CreateTemp(filepath.Dir(name), "."+strings.TrimPrefix(filepath.Base(name), ".")+"-*")
+	if path := (*os.PathError)(nil); errors.As(err, &path) {
+		err = fmt.Errorf("%s: %w", name, path.Err) // not of the name until then
+	}
 	if err != nil {
 		return nil, err
 	}
