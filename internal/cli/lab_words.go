@@ -39,7 +39,7 @@ func presetOn(bed, name string) (natlab.Preset, error) {
 	case !slices.Contains(natlab.Presets(), p):
 		return "", fmt.Errorf("there is no preset %q; `bodkin lab presets` lists them", name)
 	case bed == bedKernel && !p.Kernel():
-		return "", fmt.Errorf("preset %q is not what Linux can be: use --bed %s, or one of: %s", name, bedModel, joined(natlab.KernelPresets()))
+		return "", fmt.Errorf("preset %q is not what Linux can be; there are: %s", name, joined(natlab.KernelPresets()))
 	}
 	return p, nil
 }

@@ -58,12 +58,28 @@ func datagram(d []byte, fromServer, toServer bool) (string, Class) {
 				name = "probe"
 			}
 		}
-		return name + stunClasses[t>>4&1|t>>7&2], class
+		name += stunClasses[t>>4&1|t>>7&2]
+		if code := errorCode(d); code != 0 {
+			name += fmt.Sprintf(" %d", code)
+		}
+		return name, class
 	case wire.ClassChannel:
 		return "relayed data", Data
 	case wire.ClassOther:
 	}
 	return "data", Data
+}
+
+// errorCode is that of a STUN message (RFC 8489 §14.8); 0 if it has none.
+func errorCode(d []byte) int {
+	for d = d[20:]; len(d) >= 4; {
+		kind, n := binary.BigEndian.Uint16(d), int(binary.BigEndian.Uint16(d[2:]))
+		if kind == 9 && n >= 4 && len(d) >= 8 {
+			return int(d[6]&7)*100 + int(d[7])
+		}
+		d = d[min(len(d), 4+(n+3)/4*4):]
+	}
+	return 0
 }
 
 func segment(s natlab.Segment) (string, Class) {

@@ -159,19 +159,20 @@ func TestNames(t *testing.T) {
 	a, b, server := netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("192.0.2.2:2"), netip.MustParseAddrPort("192.0.2.3:3")
 	stun := func(kind string) []byte { return []byte(kind + "\x00\x00\x21\x12\xa4\x42" + strings.Repeat("x", 12)) }
 	for want, ip := range map[string][]byte{
-		"Register control":         natlab.AppendUDP(nil, a, server, 64, stun("\x02\x80")),
-		"Binding success control":  natlab.AppendUDP(nil, server, a, 64, stun("\x01\x01")),
-		"probe probe":              natlab.AppendUDP(nil, a, b, 64, stun("\x00\x01")),
-		"probe error probe":        natlab.AppendUDP(nil, a, b, 64, stun("\x01\x11")),
-		"relayed data data":        natlab.AppendUDP(nil, server, a, 64, []byte("\x40\x00\x00\x01x")),
-		"data data":                natlab.AppendUDP(nil, b, a, 64, []byte("\x40\x00\x00\x01x")),
-		"TCP SYN-ACK other":        natlab.AppendTCP(nil, a, b, 64, natlab.Segment{Flags: natlab.SYN | natlab.ACK}),
-		"TCP data data":            natlab.AppendTCP(nil, a, b, 64, natlab.Segment{Flags: natlab.ACK, Data: []byte("x")}),
-		"port unreachable icmp":    natlab.AppendICMP(nil, a.Addr(), b.Addr(), 64, []byte{3, 3, 0, 0, 0, 0, 0, 0}),
-		"ICMP type 9 code 1 icmp":  natlab.AppendICMP(nil, a.Addr(), b.Addr(), 64, []byte{9, 1, 0, 0, 0, 0, 0, 0}),
-		"echo request icmp":        natlab.AppendICMP(nil, netip.MustParseAddr("::1"), netip.MustParseAddr("::2"), 64, []byte{128, 0, 0, 0, 0, 0, 0, 0}),
-		"STUN method 0x3 control":  natlab.AppendUDP(nil, a, server, 64, stun("\x00\x03")),
-		"Introduced error control": natlab.AppendUDP(nil, a, server, 64, stun("\x03\x93")),
+		"Register control":           natlab.AppendUDP(nil, a, server, 64, stun("\x02\x80")),
+		"Binding success control":    natlab.AppendUDP(nil, server, a, 64, stun("\x01\x01")),
+		"probe probe":                natlab.AppendUDP(nil, a, b, 64, stun("\x00\x01")),
+		"probe error probe":          natlab.AppendUDP(nil, a, b, 64, stun("\x01\x11")),
+		"relayed data data":          natlab.AppendUDP(nil, server, a, 64, []byte("\x40\x00\x00\x01x")),
+		"data data":                  natlab.AppendUDP(nil, b, a, 64, []byte("\x40\x00\x00\x01x")),
+		"Register error 401 control": natlab.AppendUDP(nil, server, a, 64, append(stun("\x03\x90"), "\x80\x28\x00\x01x\x00\x00\x00\x00\x09\x00\x04\x00\x00\x04\x01"...)),
+		"TCP SYN-ACK other":          natlab.AppendTCP(nil, a, b, 64, natlab.Segment{Flags: natlab.SYN | natlab.ACK}),
+		"TCP data data":              natlab.AppendTCP(nil, a, b, 64, natlab.Segment{Flags: natlab.ACK, Data: []byte("x")}),
+		"port unreachable icmp":      natlab.AppendICMP(nil, a.Addr(), b.Addr(), 64, []byte{3, 3, 0, 0, 0, 0, 0, 0}),
+		"ICMP type 9 code 1 icmp":    natlab.AppendICMP(nil, a.Addr(), b.Addr(), 64, []byte{9, 1, 0, 0, 0, 0, 0, 0}),
+		"echo request icmp":          natlab.AppendICMP(nil, netip.MustParseAddr("::1"), netip.MustParseAddr("::2"), 64, []byte{128, 0, 0, 0, 0, 0, 0, 0}),
+		"STUN method 0x3 control":    natlab.AppendUDP(nil, a, server, 64, stun("\x00\x03")),
+		"Introduced error control":   natlab.AppendUDP(nil, a, server, 64, stun("\x03\x93")),
 	} {
 		p, ok := natlab.ParsePacket(ip)
 		if !ok {
