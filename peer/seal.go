@@ -55,27 +55,34 @@ func (k Key) Seal(to ID, purpose string, context, content []byte) ([]byte, error
 // Open reads a box that was sealed to us, and says by whom. Every failure is
 // [ErrSeal].
 func (k Key) Open(purpose string, context, box []byte) (from ID, content []byte, err error) {
+	from, _, content, err = k.OpenShared(purpose, context, box)
+	return from, content, err
+}
+
+// OpenShared is Open for those who go on talking with the sender: it returns the
+// secret too, which opening has to agree on anyway.
+func (k Key) OpenShared(purpose string, context, box []byte) (from ID, secret Secret, content []byte, err error) {
 	if len(box) < SealOverhead {
-		return ID{}, nil, ErrSeal
+		return ID{}, Secret{}, nil, ErrSeal
 	}
 	sealed, mac := box[:len(box)-macSize], box[len(box)-macSize:]
 	private, err := hpke.NewDHKEMPrivateKey(ecdh.KeyExchanger(k.scalar))
 	if err != nil {
-		return ID{}, nil, ErrSeal
+		return ID{}, Secret{}, nil, ErrSeal
 	}
 	plain, err := hpke.Open(private, hpke.HKDFSHA256(), hpke.ChaCha20Poly1305(), sealInfo(purpose, k.id), sealed)
 	if err != nil || len(plain) < IDSize {
-		return ID{}, nil, ErrSeal
+		return ID{}, Secret{}, nil, ErrSeal
 	}
 	from = ID(plain[:IDSize])
-	secret, err := k.Shared(from)
+	secret, err = k.Shared(from)
 	if err != nil {
-		return ID{}, nil, ErrSeal
+		return ID{}, Secret{}, nil, ErrSeal
 	}
 	if !hmac.Equal(mac, sealMAC(secret, purpose, from, k.id, sealed, context)) {
-		return ID{}, nil, ErrSeal
+		return ID{}, Secret{}, nil, ErrSeal
 	}
-	return from, plain[IDSize:], nil
+	return from, secret, plain[IDSize:], nil
 }
 
 func sealInfo(purpose string, to ID) []byte {

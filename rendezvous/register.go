@@ -76,7 +76,7 @@ func (r *Registry) register(local int, from netip.AddrPort, m *stun.Message) {
 		r.plainError(local, from, m, int(code), r.nonces.make(r.now, from))
 		return
 	}
-	id, enc, reg, err := wire.OpenRegister(m, r.key)
+	opened, err := wire.OpenRegister(m, r.key)
 	switch {
 	case errors.Is(err, peer.ErrSeal):
 		r.stats.Forged++
@@ -85,6 +85,7 @@ func (r *Registry) register(local int, from netip.AddrPort, m *stun.Message) {
 		r.stats.Malformed++
 		return
 	}
+	id, reg := opened.From, opened.Registration
 	g := r.find(id, reg.Instance)
 	if g != nil && reg.Counter == g.counter && g.legs[family(from)].place == placeOf(from) {
 		// The answer was lost: say it again, change nothing.
@@ -97,7 +98,7 @@ func (r *Registry) register(local int, from netip.AddrPort, m *stun.Message) {
 		r.stats.Replayed++
 		return
 	}
-	if g = r.enter(g, id, reg, enc); g == nil {
+	if g = r.enter(g, opened); g == nil {
 		r.stats.Limited++
 		r.plainError(local, from, m, wire.CodeTooMany, nil)
 		return
@@ -111,11 +112,8 @@ func (r *Registry) register(local int, from netip.AddrPort, m *stun.Message) {
 
 // enter makes a registration, or gives one that is there fresh keys: its channels
 // live on.
-func (r *Registry) enter(g *registration, id peer.ID, reg wire.Registration, enc [32]byte) *registration {
-	secret, err := r.key.Shared(id)
-	if err != nil {
-		return nil
-	}
+func (r *Registry) enter(g *registration, o wire.Opened) *registration {
+	id, instance := o.From, o.Registration.Instance
 	if g == nil {
 		siblings := 0
 		for s := r.byID[id]; s != nil; s = s.sibling {
@@ -124,7 +122,7 @@ func (r *Registry) enter(g *registration, id peer.ID, reg wire.Registration, enc
 		if len(r.byHandle) >= r.limits.Registrations || siblings >= r.limits.Instances {
 			return nil
 		}
-		g = &registration{id: id, instance: reg.Instance, sibling: r.byID[id]}
+		g = &registration{id: id, instance: instance, sibling: r.byID[id]}
 		r.byID[id] = g
 	} else {
 		delete(r.byHandle, g.handle)
@@ -133,8 +131,8 @@ func (r *Registry) enter(g *registration, id peer.ID, reg wire.Registration, enc
 		g.flags |= uint8(wire.FlagKept)
 	}
 	r.draw(g.handle[:])
-	g.keys = wire.NewLinkKeys(secret, enc, g.handle, id, r.key.ID(), reg.Instance)
-	g.counter = reg.Counter
+	g.keys = wire.NewLinkKeys(o.Secret, o.Enc, g.handle, id, r.key.ID(), instance)
+	g.counter = o.Registration.Counter
 	r.byHandle[g.handle] = g
 	return g
 }

@@ -219,8 +219,8 @@ func messages() []message {
 				if err != nil || m.Type != request(wire.Register) {
 					return false
 				}
-				from, _, _, err := wire.OpenRegister(m, keyServer)
-				return err == nil && from == idB
+				o, err := wire.OpenRegister(m, keyServer)
+				return err == nil && o.From == idB
 			},
 		},
 		{

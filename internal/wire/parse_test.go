@@ -117,7 +117,8 @@ func TestContentsAreBounded(t *testing.T) {
 		{"registered", wire.AttrObserved, []byte{4}, false},
 		{"registered", wire.AttrFlags, []byte{}, true},
 
-		{"ask", wire.AttrPeerID, make([]byte, 32), false}, // of small order
+		{"ask", wire.AttrPeerID, make([]byte, 32), true}, // nobody's key: who is not there
+		{"ask", wire.AttrPeerID, make([]byte, 31), false},
 		{"ask", wire.AttrTags, make([]byte, 3*wire.TagSize), true},
 		{"ask", wire.AttrTags, make([]byte, 4*wire.TagSize), false},
 		{"ask", wire.AttrChannel, []byte{0x47, 0xff}, true},

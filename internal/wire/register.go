@@ -146,22 +146,29 @@ func AppendRegister(b []byte, id TransactionID, nonce, box []byte) []byte {
 	return append(b, m.Raw...)
 }
 
-// OpenRegister opens a Register with the server's key, and says who sealed its BOX
-// and under which ephemeral key (for [NewLinkKeys]). The BOX authenticates the
+// Opened is what a server reads in a Register.
+type Opened struct {
+	From         peer.ID // who sealed the BOX
+	Secret       peer.Secret
+	Enc          [32]byte // the BOX's ephemeral key, for [NewLinkKeys]
+	Registration Registration
+}
+
+// OpenRegister opens a Register with the server's key. The BOX authenticates the
 // transaction ID and the NONCE, which leave nothing open about the rest: the whole
 // message must be the one that they make. A failure of that is peer.ErrSeal.
-func OpenRegister(m *stun.Message, key peer.Key) (from peer.ID, enc [32]byte, r Registration, err error) {
+func OpenRegister(m *stun.Message, key peer.Key) (Opened, error) {
 	nonce, _ := m.Get(stun.AttrNonce)
 	box, err := m.Get(AttrBox)
 	if err != nil || len(nonce) == 0 {
-		return from, enc, r, ErrMalformed
+		return Opened{}, ErrMalformed
 	}
-	from, content, err := key.Open(registerPurpose, registerContext(m.TransactionID, nonce), box)
+	from, secret, content, err := key.OpenShared(registerPurpose, registerContext(m.TransactionID, nonce), box)
 	if err != nil || !bytes.Equal(m.Raw, AppendRegister(nil, m.TransactionID, nonce, box)) {
-		return peer.ID{}, enc, r, peer.ErrSeal
+		return Opened{}, peer.ErrSeal
 	}
-	r, err = ParseRegistration(content)
-	return from, [32]byte(box), r, err
+	r, err := ParseRegistration(content)
+	return Opened{from, secret, [32]byte(box), r}, err
 }
 
 // SealRegister makes the BOX of a Register.
