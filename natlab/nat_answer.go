@@ -69,9 +69,11 @@ func (t *Translator) answer(v view, to Side, protocol uint8, body []byte, out []
 }
 
 // answerError says that the port is unreachable (RFC 792, RFC 4443 §3.1), unless
-// that would answer an error or a later fragment (RFC 1122 §3.2.2).
+// that would answer an error, or what may be one, or a later fragment (RFC 1122
+// §3.2.2).
 func (t *Translator) answerError(v view, to Side, out []Sent) []Sent {
-	if v.icmp == icmpError || v.offset > 0 {
+	icmp := v.protocol == ProtocolICMP || v.protocol == ProtocolICMPv6
+	if v.offset > 0 || icmp && v.icmp != icmpRequest && v.icmp != icmpReply {
 		return out
 	}
 	protocol, kind, code, most := uint8(ProtocolICMP), byte(3), byte(3), 576-28

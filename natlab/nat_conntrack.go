@@ -8,8 +8,8 @@ import "time"
 // tuples of both its directions; their sources and destinations are all that
 // translation is.
 //
-// Not modelled: TCP windows, checksums of what arrives, helpers, and the rate
-// limit of ICMP errors.
+// Not modelled: checksums of what arrives, helpers, the rate limit of ICMP errors,
+// and the box as a host, which serves nothing.
 type tracker struct {
 	connections map[tuple]*connection // under both of a connection's tuples
 	// bySource are the translated ones, newest first.
@@ -205,7 +205,8 @@ func (t *Translator) begin(x tuple, from Side, v view, out []Sent) ([]Sent, Verd
 // toBox is what becomes of a stranger's packet to the box itself. Where the box
 // accepts it, its connection stays, unless a reset ends it at once.
 func (t *Translator) toBox(x tuple, v view, out []Sent) ([]Sent, Verdict) {
-	if !t.nat.KeepsEarly || v.protocol == ProtocolTCP && t.nat.TCP.Refusal == RefuseWithReset {
+	accepted := t.nat.KeepsEarly || v.icmp == icmpRequest && t.nat.ICMP.Pings
+	if !accepted || v.protocol == ProtocolTCP && t.nat.TCP.Refusal == RefuseWithReset {
 		return t.refuse(v, NoMapping, out)
 	}
 	if _, ok := t.room(x.src.addr); !ok {

@@ -4,12 +4,20 @@ import "time"
 
 // tcpTrack is the TCP part of a connection, as nf_conntrack_proto_tcp.c keeps it.
 type tcpTrack struct {
-	state        trackState
-	closed       [2]bool // IP_CT_TCP_FLAG_CLOSE_INIT of either direction
-	simultaneous bool    // IP_CT_TCP_SIMULTANEOUS_OPEN
-	last         trackSegment
-	lastOriginal bool
-	lastEnd      uint32 // the sequence number after an ignored segment
+	state trackState
+	seen  [2]tcpEnd // of the original direction and of the reply
+	// simultaneous is IP_CT_TCP_SIMULTANEOUS_OPEN, challenge IP_CT_EXP_CHALLENGE_ACK.
+	simultaneous, challenge bool
+
+	// The last segment, or one that was let through without being believed.
+	last              trackSegment
+	lastDirection     int
+	lastSeq, lastAck  uint32
+	lastEnd           uint32
+	lastWindow        uint16
+	lastScale         uint8
+	lastHas, lastSack bool
+	retransmissions   uint8
 }
 
 // trackState is a state of a connection: enum tcp_conntrack.
@@ -74,10 +82,6 @@ var trackTimeouts = [10]time.Duration{
 	trackTimeWait: 2 * time.Minute, trackClose: 10 * time.Second, trackSynSent2: 2 * time.Minute,
 }
 
-// trackUnacked is the longest that a connection lives which began in the middle
-// and was not answered: TCP_CONNTRACK_UNACK.
-const trackUnacked = 5 * time.Minute
-
 // segmentOf is get_conntrack_index.
 func segmentOf(flags uint8) trackSegment {
 	switch {
@@ -120,8 +124,15 @@ func (t *Translator) trackableTCP(v view) bool {
 	}
 }
 
-// stepTCP is nf_conntrack_tcp_packet without its windows. The connection then
-// lives for idle; with 0 the time that it had goes on.
+// trackUnacked is how long a connection lives of which something waits for an
+// acknowledgment (TCP_CONNTRACK_UNACK), or was sent in vain (TCP_CONNTRACK_RETRANS).
+const (
+	trackUnacked            = 5 * time.Minute
+	trackMaxRetransmissions = 3
+)
+
+// stepTCP is nf_conntrack_tcp_packet. The connection then lives for idle; with 0
+// the time that it had goes on.
 func (t *Translator) stepTCP(c *connection, original bool, v view) (idle time.Duration, s step) {
 	if !validFlags(v.flags()) {
 		return 0, stepInvalid
@@ -131,24 +142,33 @@ func (t *Translator) stepTCP(c *connection, original bool, v view) (idle time.Du
 		direction = 0
 	}
 	x, old := &c.tcp, c.tcp.state
+	if old == trackNone {
+		x.begin(v, segment)
+	}
 	now := trackTable[direction][segment][old]
 	switch now {
 	case trackInvalid:
 		return 0, stepInvalid
 	case trackSynSent:
-		if old >= trackTimeWait {
-			if x.closed[0] || x.closed[1] || x.last == segmentRST && x.lastOriginal == original {
-				return 0, stepAgain
-			}
-			return t.ignoreTCP(c, original, segment, v)
-		}
-	case trackIgnore:
-		if segment == segmentSYNACK && x.last == segmentSYN && x.lastOriginal != original && v.ackNumber() == x.lastEnd {
-			// It acknowledges a SYN that was ignored: the ends agree, and so do we.
-			old, now = trackSynSent, trackSynRecv
+		if old < trackTimeWait {
 			break
 		}
-		return t.ignoreTCP(c, original, segment, v)
+		if x.seen[0].closed || x.seen[1].closed || x.last == segmentRST && x.lastDirection == direction {
+			return 0, stepAgain
+		}
+		x.ignore(v, segment, direction, old)
+		return 0, stepOn
+	case trackIgnore:
+		if segment != segmentSYNACK || x.last != segmentSYN || x.lastDirection == direction || v.ackNumber() != x.lastEnd {
+			x.ignore(v, segment, direction, old)
+			return 0, stepOn
+		}
+		x.agree(direction)
+		old, now = trackSynSent, trackSynRecv
+	case trackTimeWait:
+		if old == trackLastAck && segment == segmentACK && x.lastDirection != direction && x.last == segmentSYN && x.challenge {
+			return 0, stepOn // a challenge ACK (RFC 5961), and not of the last FIN
+		}
 	case trackSynSent2:
 		x.simultaneous = true
 	case trackSynRecv:
@@ -157,36 +177,104 @@ func (t *Translator) stepTCP(c *connection, original bool, v view) (idle time.Du
 		}
 	default: // the table has said it all
 	}
-	x.last, x.lastOriginal, x.state = segment, original, now
+	var fits windowResult
+	if now == trackClose && segment == segmentRST {
+		now, fits = x.reset(c, v, direction, old)
+	} else {
+		fits = x.window(v, segment, direction)
+	}
+	switch fits {
+	case windowInvalid:
+		return 0, stepInvalid
+	case windowIgnore:
+		return 0, stepOn
+	case windowAccept:
+	}
+	x.last, x.lastDirection, x.state = segment, direction, now
 	if old != now && now == trackFinWait {
-		x.closed[direction] = true
+		x.seen[direction].closed = true
 	}
 	return t.idleTCP(c, segment, old, now)
 }
 
 // idleTCP is how long a connection lives after a segment.
 func (t *Translator) idleTCP(c *connection, segment trackSegment, old, now trackState) (time.Duration, step) {
-	idle := or(t.nat.TCP.Transitory, trackTimeouts[now])
+	x, idle := &c.tcp, or(t.nat.TCP.Transitory, trackTimeouts[now])
 	if now == trackEstablished {
 		idle = or(t.nat.TCP.Established, trackTimeouts[now])
 	}
 	switch {
-	case segment == segmentRST && !c.replied:
-		return 0, stepEnd // there was no connection
+	case x.retransmissions >= trackMaxRetransmissions:
+		idle = min(idle, trackUnacked)
 	case segment == segmentRST:
 		idle = or(t.nat.TCP.Transitory, trackTimeouts[trackClose])
+	case x.seen[0].unacked || x.seen[1].unacked || x.lastWindow == 0:
+		idle = min(idle, trackUnacked)
+	}
+	switch {
+	case !c.replied && segment == segmentRST:
+		return 0, stepEnd // there was no connection
 	case !c.replied && segment == segmentSYN && old == trackSynSent:
 		return 0, stepOn // no renewal by sending the SYN again
 	case !c.replied && now == trackEstablished:
 		idle = min(idle, trackUnacked)
-	case !c.assured && (old == trackSynRecv || old == trackEstablished) && now == trackEstablished:
+	case c.replied && !c.assured && (old == trackSynRecv || old == trackEstablished) && now == trackEstablished:
 		c.assured = true
 	}
 	return idle, stepOn
 }
 
-// ignoreTCP lets a segment pass that may mean that the ends know better.
-func (t *Translator) ignoreTCP(c *connection, original bool, segment trackSegment, v view) (time.Duration, step) {
-	c.tcp.last, c.tcp.lastOriginal, c.tcp.lastEnd = segment, original, v.sequenceEnd()
-	return 0, stepOn
+// ignore lets a segment pass that may mean that the ends know better, and takes
+// a note of it.
+func (x *tcpTrack) ignore(v view, segment trackSegment, direction int, old trackState) {
+	x.last, x.lastDirection = segment, direction
+	x.lastSeq, x.lastEnd, x.lastWindow = v.sequence(), v.sequenceEnd(), v.window()
+	if segment == segmentSYN && direction == 0 {
+		var e tcpEnd
+		e.options(v)
+		x.lastScale, x.lastHas, x.lastSack = e.scale, e.scales, e.sacks
+		x.challenge = old == trackLastAck
+		x.simultaneous = false
+	}
+	if old == trackSynSent && segment == segmentACK && direction == 1 {
+		x.lastAck = v.ackNumber()
+	}
+}
+
+// agree believes a SYN that was ignored: the other side has acknowledged it.
+func (x *tcpTrack) agree(direction int) {
+	x.seen[1-direction] = tcpEnd{
+		end: x.lastEnd, maxEnd: x.lastEnd, maxWindow: max(1, uint32(x.lastWindow)),
+		scale: x.lastScale, scales: x.lastHas, sacks: x.lastSack,
+	}
+	x.seen[direction] = tcpEnd{}
+	x.challenge = false
+}
+
+// reset checks a RST, which must be in sequence to end a connection, and says
+// which state it leads to.
+func (x *tcpTrack) reset(c *connection, v view, direction int, old trackState) (trackState, windowResult) {
+	if old >= trackFinWait && old <= trackClose {
+		return trackClose, windowAccept // the tuple may be in use again
+	}
+	now, seq, peer := trackClose, v.sequence(), &x.seen[1-direction]
+	established := old == trackEstablished && c.assured
+	if peer.hasMaxAck && x.last != segmentSYN {
+		switch {
+		case seq == 0 && !established: // most likely it answers a SYN that was let through
+			return now, x.window(v, segmentRST, direction)
+		case before(seq, peer.maxAck):
+			return old, windowInvalid
+		case !established || seq == peer.maxAck || x.last == segmentACK && x.lastDirection == direction && seq == x.lastEnd:
+			return now, x.window(v, segmentRST, direction)
+		}
+		now = old // not quite in sequence: a challenge ACK may come
+	}
+	switch {
+	case (c.replied && x.last == segmentSYN || !c.assured && x.last == segmentACK) && v.ackNumber() == x.lastEnd:
+		return now, windowAccept // it answers what was let through
+	case old == trackSynSent && x.last == segmentACK && x.lastDirection == 1 && seq == x.lastAck:
+		return now, windowAccept
+	}
+	return now, x.window(v, segmentRST, direction)
 }

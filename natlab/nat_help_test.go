@@ -191,7 +191,9 @@ const (
 	timestampReply = 14
 )
 
-func ping(from, to netip.Addr, id uint16) []byte { return packetICMP(from, to, echo, 0, id, []byte("ping")) }
+func ping(from, to netip.Addr, id uint16) []byte {
+	return packetICMP(from, to, echo, 0, id, []byte("ping"))
+}
 
 func pong(from, to netip.Addr, id uint16) []byte {
 	return packetICMP(from, to, echoReply, 0, id, []byte("ping"))
@@ -264,4 +266,23 @@ func wellFormed(t *testing.T, b []byte) {
 			}
 		}
 	}
+}
+
+// cut makes fragments of an IPv4 packet, with n bytes in all but the last.
+func cut(ip []byte, n int) (out [][]byte) {
+	body := ip[20:]
+	for at := 0; at < len(body); at += n {
+		end := min(at+n, len(body))
+		b := append(slices.Clone(ip[:20]), body[at:end]...)
+		word := uint16(at / 8)
+		if end < len(body) {
+			word |= 0x2000
+		}
+		binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
+		binary.BigEndian.PutUint16(b[6:], word)
+		b[10], b[11] = 0, 0
+		binary.BigEndian.PutUint16(b[10:], sumWords(b[:20], 0))
+		out = append(out, b)
+	}
+	return out
 }

@@ -44,6 +44,8 @@ type view struct {
 	more        bool
 	offset      int // of the fragment, in bytes
 	transportAt int // where what is fragmented begins
+	fragmentAt  int // where the header of the fragment is, or of IPv4 ends
+	chainAt     int // where the byte is that announces that header
 
 	icmp icmpKind
 	kind uint8  // the ICMP type
@@ -87,7 +89,7 @@ func (v *view) look4(b []byte, quoted bool) bool {
 	if header < 20 || total < header || len(b) < total {
 		return false
 	}
-	v.b, v.protocol, v.at, v.transportAt = b[:total], b[9], header, header
+	v.b, v.protocol, v.at, v.transportAt, v.fragmentAt = b[:total], b[9], header, header, header
 	map4(&v.src.addr, b[12:])
 	map4(&v.dst.addr, b[16:])
 	word := binary.BigEndian.Uint16(b[6:])
@@ -118,12 +120,14 @@ func (v *view) look6(b []byte, quoted bool) bool {
 	v.b, v.v6, v.protocol, v.at = b[:total], true, b[6], 40
 	v.src.addr, v.dst.addr = [16]byte(b[8:]), [16]byte(b[24:])
 	// Hop-by-hop options, routing, destination options and one fragment header.
+	chain := 6
 	for range 8 {
 		switch v.protocol {
 		case 0, 43, 60:
 			if len(v.b) < v.at+8 {
 				return false
 			}
+			chain = v.at
 			v.protocol, v.at = v.b[v.at], v.at+8+int(v.b[v.at+1])*8
 		case protocolFragment:
 			if len(v.b) < v.at+8 || v.fragmented() {
@@ -134,13 +138,14 @@ func (v *view) look6(b []byte, quoted bool) bool {
 			if v.fragmented() {
 				v.fragment = binary.BigEndian.Uint32(v.b[v.at+4:])
 			}
+			v.fragmentAt, v.chainAt = v.at, chain
+			chain = v.at
 			v.protocol, v.at = v.b[v.at], v.at+8
+			v.transportAt = v.at
 			if v.offset > 0 {
-				v.transportAt = v.at
-				return v.at <= len(v.b)
+				return true
 			}
 		default:
-			v.transportAt = v.at
 			return v.at <= len(v.b)
 		}
 	}
@@ -288,14 +293,4 @@ func mend(b []byte, delta uint32) {
 		sum = sum&0xffff + sum>>16
 	}
 	binary.BigEndian.PutUint16(b, ^uint16(sum))
-}
-
-// ackNumber is a segment's acknowledgment number.
-func (v *view) ackNumber() uint32 { return binary.BigEndian.Uint32(v.b[v.at+8:]) }
-
-// sequenceEnd is the sequence number after a segment.
-func (v *view) sequenceEnd() uint32 {
-	b := v.b[v.at:]
-	data := max(0, len(b)-int(b[12]>>4)*4)
-	return binary.BigEndian.Uint32(b[4:]) + uint32(data) + uint32(b[13]>>1&1) + uint32(b[13]&1)
 }

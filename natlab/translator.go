@@ -89,6 +89,8 @@ func (t *Translator) whole(from Side, v view, out []Sent) ([]Sent, Verdict) {
 	switch {
 	case t.nat.Block.blocks(v, from):
 		return out, Verdict{Drop, BlockedProtocol}
+	case !t.nat.tracks() && from == Outside && t.isOwn(v.dst.addr):
+		return t.refuse(v, ForBox, out)
 	case !t.nat.tracks():
 		return append(out, Sent{To: from.other(), Data: v.b}), Verdict{}
 	case t.nat.Conntrack:
