@@ -247,7 +247,7 @@ func (x *tcpTrack) agree(direction int) {
 		end: x.lastEnd, maxEnd: x.lastEnd, maxWindow: max(1, uint32(x.lastWindow)),
 		scale: x.lastScale, scales: x.lastHas, sacks: x.lastSack,
 	}
-	x.seen[direction] = tcpEnd{}
+	x.seen[direction] = tcpEnd{liberal: x.seen[direction].liberal}
 	x.challenge = false
 }
 
@@ -271,7 +271,7 @@ func (x *tcpTrack) reset(c *connection, v view, direction int, old trackState) (
 		now = old // not quite in sequence: a challenge ACK may come
 	}
 	switch {
-	case (c.replied && x.last == segmentSYN || !c.assured && x.last == segmentACK) && v.ackNumber() == x.lastEnd:
+	case (c.replied && x.last == segmentSYN && x.lastDirection != direction || !c.assured && x.last == segmentACK) && v.ackNumber() == x.lastEnd:
 		return now, windowAccept // it answers what was let through
 	case old == trackSynSent && x.last == segmentACK && x.lastDirection == 1 && seq == x.lastAck:
 		return now, windowAccept

@@ -102,6 +102,7 @@ func (sender *tcpEnd) fits(receiver *tcpEnd, seq, end, sack uint32) windowResult
 			overshot <= receiver.maxWindow && before(sack, receiver.end+1) {
 			// More than the window: the receiver may take it nevertheless.
 			sender.end, sender.unacked = end, true
+			return windowIgnore
 		}
 		return windowInvalid
 	}
