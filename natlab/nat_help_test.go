@@ -121,63 +121,29 @@ func pseudo(from, to netip.Addr, protocol uint8, n int) uint32 {
 	return sum
 }
 
-func packetIP(from, to netip.Addr, protocol uint8, body []byte) []byte {
-	if from.Is6() {
-		b := append(make([]byte, 40), body...)
-		b[0], b[6], b[7] = 0x60, protocol, 63
-		binary.BigEndian.PutUint16(b[4:], uint16(len(body)))
-		copy(b[8:], from.AsSlice())
-		copy(b[24:], to.AsSlice())
-		return b
-	}
-	b := append(make([]byte, 20), body...)
-	b[0], b[8], b[9] = 0x45, 63, protocol
-	binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
-	binary.BigEndian.PutUint16(b[4:], 4711)
-	copy(b[12:], from.AsSlice())
-	copy(b[16:], to.AsSlice())
-	binary.BigEndian.PutUint16(b[10:], sumWords(b[:20], 0))
-	return b
-}
-
 func packetUDP(from, to netip.AddrPort, data string) []byte {
-	body := append(make([]byte, 8), data...)
-	binary.BigEndian.PutUint16(body[0:], from.Port())
-	binary.BigEndian.PutUint16(body[2:], to.Port())
-	binary.BigEndian.PutUint16(body[4:], uint16(len(body)))
-	binary.BigEndian.PutUint16(body[6:], sumWords(body, pseudo(from.Addr(), to.Addr(), natlab.ProtocolUDP, len(body))))
-	return packetIP(from.Addr(), to.Addr(), natlab.ProtocolUDP, body)
+	return natlab.AppendUDP(nil, from, to, 63, []byte(data))
 }
 
-// TCP flags, as letters of packetTCP: S, A, F, R.
+// packetTCP is a segment with flags by their letters.
 func packetTCP(from, to netip.AddrPort, flags string) []byte {
-	body := make([]byte, 20)
-	binary.BigEndian.PutUint16(body[0:], from.Port())
-	binary.BigEndian.PutUint16(body[2:], to.Port())
-	binary.BigEndian.PutUint32(body[4:], 1000)
-	body[12] = 5 << 4
+	s := natlab.Segment{Seq: 1000}
 	for _, f := range flags {
-		body[13] |= map[rune]byte{'F': 1, 'S': 2, 'R': 4, 'A': 16}[f]
+		s.Flags |= map[rune]natlab.TCPFlags{'F': natlab.FIN, 'S': natlab.SYN, 'R': natlab.RST, 'A': natlab.ACK}[f]
 	}
-	if body[13]&16 != 0 {
-		binary.BigEndian.PutUint32(body[8:], 1001)
+	if s.Flags&natlab.SYN == 0 {
+		s.Seq++
 	}
-	binary.BigEndian.PutUint16(body[16:], sumWords(body, pseudo(from.Addr(), to.Addr(), natlab.ProtocolTCP, len(body))))
-	return packetIP(from.Addr(), to.Addr(), natlab.ProtocolTCP, body)
+	if s.Flags&natlab.ACK != 0 {
+		s.Ack = 1001
+	}
+	return natlab.AppendTCP(nil, from, to, 63, s)
 }
 
 // packetICMP is a message; id is that of a query.
 func packetICMP(from, to netip.Addr, kind, code uint8, id uint16, data []byte) []byte {
-	body := append(make([]byte, 8), data...)
-	body[0], body[1] = kind, code
-	binary.BigEndian.PutUint16(body[4:], id)
-	sum, protocol := uint32(0), uint8(natlab.ProtocolICMP)
-	if from.Is6() {
-		protocol = natlab.ProtocolICMPv6
-		sum = pseudo(from, to, protocol, len(body))
-	}
-	binary.BigEndian.PutUint16(body[2:], sumWords(body, sum))
-	return packetIP(from, to, protocol, body)
+	message := append([]byte{kind, code, 0, 0, byte(id >> 8), byte(id), 0, 0}, data...)
+	return natlab.AppendICMP(nil, from, to, 63, message)
 }
 
 // Types of ICMP.

@@ -39,8 +39,8 @@ func TestModelIsLinux(t *testing.T) {
 
 const (
 	rounds = 10 // boxes for each preset
-	steps  = 60  // packets for each box
-	shown  = 40  // lines of a failure
+	steps  = 60 // packets for each box
+	shown  = 40 // lines of a failure
 )
 
 // bench is a box of the kernel and its model, with two wires.
