@@ -172,20 +172,43 @@ func (p *pieces) whole() (packet []byte, ok bool) {
 		return packet, true
 	}
 	binary.BigEndian.PutUint16(packet[2:], uint16(len(packet)))
-	packet[6], packet[7] = 0, 0
+	packet[6], packet[7] = p.unfragmented(), 0
 	packet[10], packet[11] = 0, 0
 	binary.BigEndian.PutUint16(packet[10:], checksum(packet[:first.fragmentAt], 0))
 	return packet, true
 }
 
+// dontFragment is the bit in the seventh byte of IPv4's header.
+const dontFragment = 0x40
+
+// unfragmented is that bit for the whole packet: it is what the largest piece has,
+// of which the sender knew that it fits (ip_frag_reasm).
+func (p *pieces) unfragmented() byte {
+	most, bit := 0, byte(0)
+	for _, x := range p.all {
+		switch size := len(x.b); {
+		case size > most:
+			most, bit = size, x.b[6]&dontFragment
+		case size == most:
+			bit |= x.b[6] & dontFragment
+		}
+	}
+	return bit
+}
+
 // length is how many bytes of the packet a piece carries.
 func (v *view) length() int { return len(v.b) - v.transportAt }
 
-// reassembled passes a whole packet on in the pieces in which it came.
+// linkMTU is that of the links of a lab.
+const linkMTU = 1500
+
+// reassembled passes a whole packet on: of IPv4 as it is, if it fits the link, as
+// Linux does, and otherwise in the pieces in which it came, which may be cut
+// further then.
 func (t *Translator) reassembled(from Side, packet view, all []view, out []Sent) ([]Sent, Verdict) {
 	n := len(out)
 	out, verdict := t.whole(from, packet, out)
-	if len(out) == n || out[n].Own {
+	if len(out) == n || out[n].Own || !packet.v6 && len(packet.b) <= linkMTU {
 		return out, verdict
 	}
 	now, to := out[n].Data, out[n].To
@@ -194,6 +217,7 @@ func (t *Translator) reassembled(from Side, packet view, all []view, out []Sent)
 		copy(x.b[x.transportAt:], now[all[0].fragmentAt+x.offset:])
 		if !x.v6 {
 			copy(x.b[12:20], now[12:20])
+			x.b[6] &^= dontFragment
 			x.b[10], x.b[11] = 0, 0
 			binary.BigEndian.PutUint16(x.b[10:], checksum(x.b[:x.transportAt], 0))
 		}
