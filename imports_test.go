@@ -44,6 +44,8 @@ var rooms = map[string][]string{
 	"internal/labrun":  {"", "peer", "natlab", "natlab/netbed"},
 	"internal/matrix":  {"peer", "internal/wire", "nat", "punch", "rendezvous", "internal/path", "internal/node", "natlab"},
 
+	"internal/conform": {"nat", "natlab", "natlab/netbed"},
+
 	"internal/matrix/trace": {"internal/wire", "natlab"},
 	"internal/matrix/page":  {"internal/matrix/trace"},
 	"internal/matrix/bed":   {"", "peer", "internal/wire", "rendezvous", "natlab", "natlab/netbed", "internal/matrix"},
