@@ -16,7 +16,7 @@ func Expect(chain []natlab.NAT) (m Measured) {
 	if m.UDP.Passes && m.UDP.Mapping != nat.None {
 		m.Ports = c.ports(outer)
 	}
-	m.TCP = c.tcp(outer)
+	m.TCP = c.tcp()
 	m.ICMP = c.icmp(outer)
 	if m.IPv6.Passes = m.UDP.Passes; m.UDP.Passes {
 		m.IPv6.Filtering = m.UDP.Filtering
@@ -69,8 +69,8 @@ func (c boxes) udp(outer natlab.NAT) (m UDP) {
 	}
 	m.Mapping = c.most(mapping)
 	m.Filtering = c.most(func(n natlab.NAT) nat.Behavior { return n.Filtering })
-	if answersStrangers(outer) {
-		m.Refusal = outer.UDP.Refusal
+	if n := c.guard(); answersStrangers(n) {
+		m.Refusal = n.UDP.Refusal
 	}
 	// A mapping of its own for the other host inside is a stranger's to it.
 	if m.Mapping == nat.EndpointIndependent || m.Mapping > nat.None && m.Filtering == nat.EndpointIndependent {
@@ -79,6 +79,16 @@ func (c boxes) udp(outer natlab.NAT) (m UDP) {
 	m.EarlyPacketMoves = masquerades(outer) && outer.KeepsEarly && c.preserves()
 	m.RebootForgets = tracks(outer)
 	return m
+}
+
+// guard is the first box, as strangers see it, that lets not everybody in.
+func (c boxes) guard() natlab.NAT {
+	for _, n := range slices.Backward(c) {
+		if tracks(n) {
+			return n
+		}
+	}
+	return natlab.NAT{}
 }
 
 // answersStrangers is whether what is not let in is for the box itself: Linux
@@ -113,8 +123,7 @@ func (c boxes) ports(outer natlab.NAT) (m Ports) {
 	default:
 		m.Allocation, m.KeepsParity = natlab.Random, p.Parity
 	}
-	m.SharedBySame = p.Overloading && len(c) == 1
-	m.SharedElse = c.sharedElse()
+	m.SharedBySame, m.SharedElse = c.shared()
 	m.Pooling = outer.Pooling
 	if n := p.BlockSize; n > 0 && n < mostSessions {
 		m.BlockSize, m.BlockStart = n, p.BlockStart
@@ -127,23 +136,29 @@ func (c boxes) ports(outer natlab.NAT) (m Ports) {
 	return m
 }
 
-// sharedElse is whether two hosts with one port look like one to two others: the
-// first box that hides them gives both the same port, and the rest see one host.
-func (c boxes) sharedElse() bool {
+// shared is whether two hosts with one port look like one to another, or to two:
+// where the first box that hides them gives both the same port, and the rest see
+// one host.
+func (c boxes) shared() (bySame, otherwise bool) {
 	first := slices.IndexFunc(c, natlab.NAT.Translates)
-	return first >= 0 && (masquerades(c[first]) || c[first].Ports.Overloading) &&
+	if first < 0 {
+		return false, false
+	}
+	bySame = c[first].Ports.Overloading
+	otherwise = (bySame || masquerades(c[first])) &&
 		c.all(func(n natlab.NAT) bool { return mapping(n) <= nat.EndpointIndependent })
+	return bySame, otherwise
 }
 
-func (c boxes) tcp(outer natlab.NAT) (m TCP) {
+func (c boxes) tcp() (m TCP) {
 	m.Passes = !c.any(func(n natlab.NAT) bool { return n.Block.TCP })
 	m.PassesTo443 = !c.any(func(n natlab.NAT) bool { return n.Block.TCP && n.Block.TCPBut != openPort })
 	if !m.Passes {
 		return m
 	}
 	m.Mapping, m.Filtering = c.most(mappingTCP), c.most(filteringTCP)
-	if answersStrangers(outer) {
-		m.Refusal = outer.TCP.Refusal
+	if n := c.guard(); answersStrangers(n) {
+		m.Refusal = n.TCP.Refusal
 	}
 	m.SimultaneousOpen = c.all(func(n natlab.NAT) bool { return !n.TCP.NoSimultaneousOpen || !tracks(n) })
 	m.Loose = c.all(func(n natlab.NAT) bool { return n.TCP.Loose || !tracks(n) })
@@ -184,7 +199,7 @@ func (c boxes) icmp(outer natlab.NAT) (m ICMP) {
 			m.Errors = max(m.Errors, n.ICMP.Errors)
 		}
 	}
-	if tracks(outer) {
+	if c.any(tracks) {
 		m.Pings, m.Refusal = outer.ICMP.Pings, outer.ICMP.Refusal
 	}
 	// Where any type may begin a mapping, what does not belong to one begins it.
@@ -201,7 +216,7 @@ func (c boxes) rest() (m Rest) {
 		switch {
 		case !tracks(n):
 		case n.Fragments == natlab.FragmentsReassembled:
-			mended, m.Rejoined = true, true
+			mended, m.Rejoined = true, m.Fragments != Dropped
 		case mended:
 		case n.Fragments == natlab.FragmentsDropped:
 			m.Fragments = Dropped

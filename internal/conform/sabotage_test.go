@@ -122,11 +122,11 @@ func TestSabotageOfAnyFieldIsSeen(t *testing.T) {
 
 func TestBoxesToBeSabotagedAreMeasuredRight(t *testing.T) {
 	t.Parallel()
-	boxes := make(map[natlab.NAT]bool)
+	all := make(map[natlab.NAT]bool)
 	for _, x := range sabotages {
-		boxes[x.box] = true
+		all[x.box] = true
 	}
-	for n := range boxes {
+	for n := range all {
 		verify(t, conform.Sim{}, []natlab.NAT{n})
 	}
 }
