@@ -143,7 +143,7 @@ func (sender *tcpEnd) init(receiver *tcpEnd, v view, end, window uint32, directi
 	sender.end, sender.maxEnd, sender.maxWindow = end, end, max(1, window)
 	sender.options(v)
 	// Windows scale only where both ends say so.
-	if direction == 1 && !(sender.scales && receiver.scales) {
+	if direction == 1 && (!sender.scales || !receiver.scales) {
 		sender.scale, receiver.scale = 0, 0
 	}
 }

@@ -2,7 +2,6 @@ package natlab
 
 import (
 	"encoding/binary"
-	"net/netip"
 
 	"bodkin/nat"
 )
@@ -165,6 +164,3 @@ func (t *Translator) hairpin(v view, out []Sent) ([]Sent, Verdict) {
 	v.to(in)
 	return append(out, Sent{To: Inside, Data: v.b}), Verdict{Action: Hairpin}
 }
-
-// addr is an endpoint's address.
-func (e endpoint) address() netip.Addr { return netip.AddrFrom16(e.addr).Unmap() }
