@@ -59,22 +59,33 @@ func TestFragmentsInOrder(t *testing.T) {
 	}
 }
 
-// Out of order they pass a box that reassembles, and not one that does not.
+// Out of order they pass a box that reassembles, as one packet if that fits the
+// link, and not one that does not.
 func TestFragmentsOutOfOrder(t *testing.T) {
 	t.Parallel()
-	pieces := cut(packetUDP(a5000, x1, strings.Repeat("x", 200)), 64)
-	slices.Reverse(pieces)
-	for fragments, want := range map[natlab.Fragments]int{
-		natlab.FragmentsInOrder: 1, natlab.FragmentsReassembled: len(pieces), natlab.FragmentsDropped: 0,
+	for _, c := range []struct {
+		fragments natlab.Fragments
+		size      int // of the packet, which comes in four pieces
+		want      int
+	}{
+		{natlab.FragmentsInOrder, 256, 1},
+		{natlab.FragmentsReassembled, 256, 1},
+		{natlab.FragmentsReassembled, 4000, 4},
+		{natlab.FragmentsDropped, 256, 0},
 	} {
-		b := newLoneBox(t, based(func(n *natlab.NAT) { n.Fragments = fragments }))
-		n := 0
+		pieces := cut(packetUDP(a5000, x1, strings.Repeat("x", c.size-8)), c.size/4)
+		slices.Reverse(pieces)
+		b := newLoneBox(t, based(func(n *natlab.NAT) { n.Fragments = c.fragments }))
+		var all []natlab.Sent
 		for _, piece := range pieces {
 			sent, _ := b.send(natlab.Inside, piece)
-			n += len(sent)
+			all = append(all, sent...)
 		}
-		if n != want {
-			t.Errorf("fragments %d: %d of %d pieces left", fragments, n, len(pieces))
+		if len(all) != c.want {
+			t.Errorf("fragments %d of a packet of %d bytes: %d of 4 pieces left", c.fragments, c.size, len(all))
+		}
+		if c.fragments == natlab.FragmentsReassembled {
+			wellFormed(t, joined(t, all))
 		}
 	}
 }
@@ -107,8 +118,8 @@ func TestReassembly(t *testing.T) {
 		}
 		return n
 	}
-	if got := n(pieces[0], pieces[0], pieces[2], pieces[2], pieces[1], pieces[3]); got != 4 {
-		t.Errorf("%d pieces left, with some twice", got)
+	if got := n(pieces[0], pieces[0], pieces[2], pieces[2], pieces[1], pieces[3]); got != 1 {
+		t.Errorf("%d packets left, with some pieces twice", got)
 	}
 	n(pieces[:3]...)
 	b.wait(31 * time.Second)
