@@ -29,6 +29,28 @@ func TestConsumerModuleInALab(t *testing.T) {
 	}
 }
 
+// The program that the README shows is one.
+func TestReadmeProgram(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, program, _ := strings.Cut(string(text), "\n```go\n")
+	program, _, found := strings.Cut(program, "```")
+	if !found {
+		t.Fatal("the README shows no program")
+	}
+	dir := consumer(t)
+	if err := os.Mkdir(filepath.Join(dir, "readme"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "readme", "main.go"), []byte(program), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	goIn(t, dir, "vet", "./readme")
+}
+
 // consumer makes the module of testdata/consumer in a directory of its own. It
 // requires what the library does, as after `go mod tidy`: without that, go would
 // ask the network for go.mod files that the library itself never needed.

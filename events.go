@@ -9,15 +9,20 @@ import (
 // eventBacklog is how many events wait for a slow reader.
 const eventBacklog = 256
 
-// broadcaster hands each event to every subscriber.
+// broadcaster hands each event to every subscriber, and those before the first
+// subscriber to that one: a node can be registered before Start has returned.
 type broadcaster struct {
-	mu   sync.Mutex
-	subs map[chan Event]struct{}
+	mu    sync.Mutex
+	subs  map[chan Event]struct{}
+	early []Event // until there is a subscriber
 }
 
 func (b *broadcaster) publish(e Event) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.subs == nil && len(b.early) < eventBacklog {
+		b.early = append(b.early, e)
+	}
 	for c := range b.subs {
 		select {
 		case c <- e:
@@ -34,6 +39,10 @@ func (b *broadcaster) subscribe(ctx, node context.Context) iter.Seq[Event] {
 	if b.subs == nil {
 		b.subs = make(map[chan Event]struct{})
 	}
+	for _, e := range b.early {
+		c <- e
+	}
+	b.early = nil
 	b.subs[c] = struct{}{}
 	b.mu.Unlock()
 	leave := func() {

@@ -206,8 +206,9 @@ func (n *Node) Ping(ctx context.Context, id peer.ID) (Pong, error) {
 	})
 }
 
-// Events yields what happens from now on, until ctx ends or the node is closed.
-// A reader that is far behind misses some.
+// Events yields what happens from now on, the first call also what has happened
+// since Start, until ctx ends or the node is closed. A reader that is far behind
+// misses some.
 func (n *Node) Events(ctx context.Context) iter.Seq[Event] { return n.events.subscribe(ctx, n.ctx) }
 
 // Close ends the node at once: what was written and not yet read by the peer may

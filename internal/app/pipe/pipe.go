@@ -64,9 +64,13 @@ func Run(ctx context.Context, c Conn, s Streams) error {
 		_ = c.Abort()
 		return err
 	}
-	if s.Person && up.waiting.Load() {
-		_ = up.end()
-		return nil
+	if s.Person {
+		select {
+		case err = <-sent:
+		default:
+			_ = up.end()
+		}
+		return err
 	}
 	select {
 	case err = <-sent:
