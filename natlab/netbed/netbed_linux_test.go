@@ -41,6 +41,16 @@ func listen(tb testing.TB, h *netbed.Host) *net.UDPConn {
 	return c.(*net.UDPConn)
 }
 
+func listen6(t *testing.T, h *netbed.Host) *net.UDPConn {
+	t.Helper()
+	c, err := h.ListenUDP(t.Context(), "udp6", netip.AddrPort{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
 func port(c *net.UDPConn) uint16 { return c.LocalAddr().(*net.UDPAddr).AddrPort().Port() }
 
 func send(t *testing.T, c *net.UDPConn, to netip.AddrPort, what string) {
@@ -272,15 +282,7 @@ func TestIPv6IsFilteredNotTranslated(t *testing.T) {
 		t.Run(bed.String(), func(t *testing.T) {
 			t.Parallel()
 			l := start(t, bed, natlab.TwoHomes(natlab.Options{IPv6: true, DelayA: time.Millisecond, DelayB: time.Millisecond}))
-			open := func(h *netbed.Host) *net.UDPConn {
-				c, err := h.ListenPacket(t.Context(), "udp6", netip.AddrPort{})
-				if err != nil {
-					t.Fatal(err)
-				}
-				t.Cleanup(func() { _ = c.Close() })
-				return c.(*net.UDPConn)
-			}
-			a, b := open(l.Host("a")), open(l.Host("b"))
+			a, b := listen6(t, l.Host("a")), listen6(t, l.Host("b"))
 			ea, eb := at(l.Host("a").Addr6(), port(a)), at(l.Host("b").Addr6(), port(b))
 			send(t, a, eb, "lost, but it opens")
 			silent(t, b)
@@ -298,6 +300,7 @@ func TestInsideDelayAndNesting(t *testing.T) {
 		t.Run(bed.String(), func(t *testing.T) {
 			t.Parallel()
 			l := start(t, bed, natlab.Topology{
+				IPv6:  true,
 				Boxes: []natlab.Box{{Name: "carrier"}, {Name: "home", Behind: "carrier"}},
 				Hosts: []natlab.Host{
 					{Name: "s"},
@@ -319,6 +322,14 @@ func TestInsideDelayAndNesting(t *testing.T) {
 			}
 			send(t, h, at(l.Host("neighbour").Addr(), port(n)), "lan")
 			receive(t, n, "lan")
+			// IPv6 is routed to the innermost home, and filtered twice.
+			s6, h6 := listen6(t, l.Host("s")), listen6(t, l.Host("h"))
+			send(t, h6, at(l.Host("s").Addr6(), port(s6)), "out")
+			if from := receive(t, s6, "out"); from != at(l.Host("h").Addr6(), port(h6)) {
+				t.Errorf("the server sees %v", from)
+			}
+			send(t, s6, at(l.Host("h").Addr6(), port(h6)), "in")
+			receive(t, h6, "in")
 		})
 	}
 }
