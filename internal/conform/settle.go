@@ -34,7 +34,7 @@ func (s *suite) settle() {
 		s.findSentinel()
 	}
 	if !s.round(sentinelTime) {
-		panic(failure{errUnsettled(0)})
+		panic(failure{errUnsettled})
 	}
 }
 

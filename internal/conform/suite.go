@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -190,12 +189,10 @@ func body(ip []byte) []byte {
 	return ip[int(ip[0]&15)*4:]
 }
 
-var errPorts = errors.New("the suite has used up its ports; give next more of them")
-
-// errUnsettled is a bed on which nothing gets through.
-func errUnsettled(round int) error {
-	return fmt.Errorf("a sentinel did not arrive in round %d; the machine is stuck, or the path that was open is closed", round)
-}
+var (
+	errPorts     = errors.New("the suite has used up its ports; give next more of them")
+	errUnsettled = errors.New("a sentinel did not arrive; the machine is stuck, or the path that was open is closed")
+)
 
 // outermost is the name of the box next to the core.
 func (s *suite) outermost() string { return boxName(len(s.chain) - 1) }
