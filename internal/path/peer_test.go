@@ -107,7 +107,7 @@ func TestBudgetOfADay(t *testing.T) {
 		t.Errorf("%d introductions in an hour", n)
 	}
 	for _, s := range []*party{w.a, w.b} {
-		if n := busiest(s.probes); n > 21*30 {
+		if n := busiest(s.probes); n > 21*40 {
 			t.Errorf("%d probes in an hour", n)
 		}
 	}
