@@ -64,7 +64,9 @@ func AppendTCP(b []byte, from, to netip.AddrPort, ttl uint8, s Segment) []byte {
 	binary.BigEndian.PutUint32(body[4:], s.Seq)
 	binary.BigEndian.PutUint32(body[8:], s.Ack)
 	body[12], body[13] = 5<<4, byte(s.Flags)
-	binary.BigEndian.PutUint16(body[14:], 0xffff) // the window
+	if s.Flags&RST == 0 {
+		binary.BigEndian.PutUint16(body[14:], 0xffff) // the window
+	}
 	copy(body[20:], s.Data)
 	binary.BigEndian.PutUint16(body[16:], checksum(body, pseudoSum(from.Addr(), to.Addr(), ProtocolTCP, len(body))))
 	return b

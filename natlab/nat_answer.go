@@ -35,9 +35,9 @@ func (t *Translator) refuse(v view, why Reason, out []Sent) ([]Sent, Verdict) {
 // answerError says that the port is unreachable, unless that would answer an
 // error, what may be one, or a later fragment (RFC 1122 §3.2.2).
 func (t *Translator) answerError(v view, to Side, out []Sent) []Sent {
-	icmp := v.protocol == ProtocolICMP || v.protocol == ProtocolICMPv6
+	unknown := v.protocol == ProtocolICMP && v.icmp == icmpOther // ICMPv6 tells errors by a bit
 	p, ok := ParsePacket(v.b)
-	if !ok || v.offset > 0 || icmp && v.icmp != icmpRequest && v.icmp != icmpReply {
+	if !ok || v.offset > 0 || v.icmp == icmpError || unknown {
 		return out
 	}
 	if b := AppendUnreachable(nil, PortUnreachable, p.To.Addr(), p); b != nil {

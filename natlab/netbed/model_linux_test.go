@@ -15,7 +15,6 @@ import (
 
 	"bodkin/natlab"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -31,7 +30,9 @@ func TestModelIsLinux(t *testing.T) {
 		}
 		t.Run(string(preset), func(t *testing.T) {
 			for seed := range uint64(rounds) {
-				t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { compare(t, boxes[0], seed) })
+				for i, family := range []string{"IPv4", "IPv6"} {
+					t.Run(fmt.Sprint(family, " seed ", seed), func(t *testing.T) { compare(t, boxes[0], families[i], seed) })
+				}
 			}
 		})
 	}
@@ -40,7 +41,9 @@ func TestModelIsLinux(t *testing.T) {
 const (
 	rounds = 10 // boxes for each preset
 	steps  = 60 // packets for each box
-	shown  = 40 // lines of a failure
+	// tooSlow is when a flow is near the two seconds at which it becomes a stream.
+	tooSlow = 1800 * time.Millisecond
+	shown   = 40 // lines of a failure
 )
 
 // bench is a box of the kernel and its model, with two wires.
@@ -51,8 +54,12 @@ type bench struct {
 	model *natlab.Translator
 	r     *rand.Rand
 	log   []string
-	// void says that a random number hit one of those that the test uses: what
-	// follows cannot be compared.
+	at    addresses
+	began time.Time
+	// slowest is how long the two were apart at most.
+	slowest time.Duration
+	// void says that what follows cannot be compared: a random number hit one of
+	// those that the test uses, or the machine was too slow.
 	void bool
 	// forwards says that the box is a plain router.
 	forwards bool
@@ -73,17 +80,30 @@ type wire struct {
 	ask      []byte // an ARP request that the box answers
 }
 
-var (
-	wanAddr  = netip.MustParseAddr("203.0.113.10")
-	wanNet   = netip.MustParsePrefix("203.0.113.10/24")
-	lanNet   = netip.MustParsePrefix("198.19.0.1/24")
-	insiders = []netip.Addr{netip.MustParseAddr("198.19.0.2"), netip.MustParseAddr("198.19.0.3")}
-	// The router outside is the one who sends errors.
-	router    = netip.MustParseAddr("203.0.113.1")
-	outsiders = []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")}
-)
+// addresses are those of a bench, of one family.
+type addresses struct {
+	wan, lan  netip.Prefix // the box's own
+	insiders  []netip.Addr
+	router    netip.Addr // outside, who sends errors
+	outsiders []netip.Addr
+}
 
-func compare(t *testing.T, box natlab.NAT, seed uint64) {
+var families = [...]addresses{
+	{
+		wan: netip.MustParsePrefix("203.0.113.10/24"), lan: netip.MustParsePrefix("198.19.0.1/24"),
+		insiders:  []netip.Addr{netip.MustParseAddr("198.19.0.2"), netip.MustParseAddr("198.19.0.3")},
+		router:    netip.MustParseAddr("203.0.113.1"),
+		outsiders: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")},
+	},
+	{
+		wan: netip.MustParsePrefix("2001:db8::10/64"), lan: netip.MustParsePrefix("2001:db8:1::1/64"),
+		insiders:  []netip.Addr{netip.MustParseAddr("2001:db8:1::2"), netip.MustParseAddr("2001:db8:1::3")},
+		router:    netip.MustParseAddr("2001:db8::1"),
+		outsiders: []netip.Addr{netip.MustParseAddr("2001:db8:2::1"), netip.MustParseAddr("2001:db8:2::2")},
+	},
+}
+
+func compare(t *testing.T, box natlab.NAT, at addresses, seed uint64) {
 	t.Helper()
 	runtime.LockOSThread() // the wires' packets stay in order on one CPU
 	defer runtime.UnlockOSThread()
@@ -101,7 +121,7 @@ func compare(t *testing.T, box natlab.NAT, seed uint64) {
 	}
 	defer func() { _ = unix.SchedSetaffinity(0, &before) }()
 
-	b := newBench(t, box, seed)
+	b := newBench(t, box, at, seed)
 	for range steps {
 		b.step()
 		if t.Failed() || b.void {
@@ -119,7 +139,7 @@ func compare(t *testing.T, box natlab.NAT, seed uint64) {
 	}
 }
 
-func newBench(t *testing.T, nat natlab.NAT, seed uint64) *bench {
+func newBench(t *testing.T, nat natlab.NAT, at addresses, seed uint64) *bench {
 	t.Helper()
 	must := func(err error) {
 		t.Helper()
@@ -133,53 +153,49 @@ func newBench(t *testing.T, nat natlab.NAT, seed uint64) *bench {
 	ours, err := newNS()
 	must(err)
 	t.Cleanup(ours.close)
-	r := rand.New(rand.NewPCG(seed, 0))
+	must(ours.sysctl("ipv6/conf/default/disable_ipv6", "1"))
 	b := &bench{
-		t: t, box: box, r: r, ports: make(map[chosen]uint16), forwards: !nat.Conntrack,
-		model: nat.Translator([]netip.Addr{wanAddr}, []netip.Prefix{lanNet.Masked()}, rand.New(rand.NewPCG(seed, 1))),
+		t: t, box: box, at: at, r: rand.New(rand.NewPCG(seed, 0)), ports: make(map[chosen]uint16), forwards: !nat.Conntrack,
+		model: nat.Translator([]netip.Addr{at.wan.Addr()}, []netip.Prefix{at.lan.Masked()}, rand.New(rand.NewPCG(seed, 1))),
 	}
 	for side, name := range []string{"lan", "wan"} {
 		mac := net.HardwareAddr{2, 0, 0, 0, byte(side), 1}
 		far := net.HardwareAddr{2, 0, 0, 0, byte(side), 2}
-		must(ours.sysctl("ipv6/conf/default/disable_ipv6", "1"))
-		must(box.sysctl("ipv6/conf/default/disable_ipv6", "1"))
 		must(veth(ours, name, mac, box, name, far))
-		prefix := []netip.Prefix{lanNet, wanNet}[side]
 		must(up(ours, name, [2]netip.Prefix{}))
-		must(up(box, name, [2]netip.Prefix{prefix}))
+		// ARP is what says that the box is done: it has an IPv4 address in any case.
+		v4 := []netip.Prefix{families[0].lan, families[0].wan}[side]
+		prefixes := [2]netip.Prefix{v4, []netip.Prefix{at.lan, at.wan}[side]}
+		if prefixes[1] == v4 {
+			prefixes[1] = netip.Prefix{}
+		}
+		must(up(box, name, prefixes))
 		must(plain(box, name))
-		neighbours := [][]netip.Addr{insiders, {router}}[side]
+		neighbours := append([][]netip.Addr{at.insiders, {at.router}}[side], v4.Addr().Next())
 		for _, a := range neighbours {
 			must(addNeighbour(box, name, a, mac))
 		}
-		b.wires[side], err = newWire(ours, name, mac, far, neighbours[0], prefix.Addr())
+		b.wires[side], err = newWire(ours, name, mac, far, v4.Addr().Next(), v4.Addr())
 		must(err)
 		t.Cleanup(func() { _ = unix.Close(b.wires[side].fd) })
 	}
-	must(addRoute(box, "wan", netip.Prefix{}, router))
+	must(addRoute(box, "wan", netip.Prefix{}, at.router))
 	must(box.sysctl("ipv4/ip_forward", "1"))
+	must(box.sysctl("ipv6/conf/all/forwarding", "1"))
+	// No limit for ICMP errors; the one for all of them is the namespace's own
+	// since Linux 6.12.
 	must(box.sysctl("ipv4/icmp_ratelimit", "0"))
-	must(rules(box, nat))
-	must(awaitUp(ours)) // packets before that are lost
-	must(awaitUp(box))
-	return b
-}
-
-// awaitUp waits until both wires carry.
-func awaitUp(n *ns) error {
-	for _, name := range []string{"lan", "wan"} {
-		for {
-			l, err := n.links.LinkByName(name)
-			if err != nil {
-				return err
-			}
-			if l.Attrs().OperState == netlink.OperUp {
-				break
-			}
-			runtime.Gosched()
+	must(box.sysctl("ipv6/icmp/ratelimit", "0"))
+	for _, s := range []string{"per_sec", "burst"} {
+		if box.sysctl("ipv4/icmp_msgs_"+s, "1000000") != nil {
+			t.Skip("this kernel limits all ICMP errors together")
 		}
 	}
-	return nil
+	must(rules(box, nat))
+	must(awaitCarrier(ours)) // packets before that are lost
+	must(awaitCarrier(box))
+	b.began = time.Now()
+	return b
 }
 
 func newWire(n *ns, name string, mac, far net.HardwareAddr, us, box netip.Addr) (*wire, error) {
@@ -206,6 +222,9 @@ func (b *bench) kernel(from natlab.Side, ip []byte) (out [2][][]byte) {
 	b.t.Helper()
 	w := b.wires[from]
 	frame := slices.Concat(w.far, w.mac, []byte{8, 0}, ip)
+	if ip[0]>>4 == 6 {
+		binary.BigEndian.PutUint16(frame[12:], unix.ETH_P_IPV6)
+	}
 	for _, f := range [][]byte{frame, w.ask} {
 		if _, err := unix.Write(w.fd, f); err != nil {
 			b.t.Fatal(err)
@@ -241,8 +260,18 @@ func (b *bench) read(w *wire, flags int) (out [][]byte) {
 		case unix.ETH_P_IP:
 			total := int(binary.BigEndian.Uint16(buffer[16:]))
 			out = append(out, buffer[14:min(n, 14+total)])
+		case unix.ETH_P_IPV6:
+			if !isLocal(parse(buffer[14:n])) {
+				out = append(out, buffer[14:n])
+			}
 		}
 	}
+}
+
+// isLocal reports whether a packet is the link's own business: multicast listener
+// and neighbour discovery.
+func isLocal(h header) bool {
+	return h.dst.IsMulticast() || h.protocol == natlab.ProtocolICMPv6 && h.body[0] >= 130 && h.body[0] < 144
 }
 
 // step gives the next packet to both, and compares.
@@ -252,13 +281,18 @@ func (b *bench) step() {
 	if p.kernel == nil {
 		return
 	}
-	const timestamp = 13
-	if _, to := addrs(p.kernel); to == wanAddr && (b.forwards || p.kernel[9] == natlab.ProtocolICMP && p.kernel[20] == timestamp) {
+	if h := parse(p.kernel); h.dst == b.at.wan.Addr() && (b.forwards || h.protocol == natlab.ProtocolICMP && h.body[0] == icmpTimestamp) {
 		return // the model is no host: it serves nothing, and does not know the time of day
 	}
 	b.learn(p.kernel, p.model)
+	begin := time.Now()
 	kernel := b.kernel(from, slices.Clone(p.kernel))
 	sent, verdict := b.model.Translate(time.Now(), from, slices.Clone(p.model), nil)
+	b.slowest = max(b.slowest, time.Since(begin))
+	if time.Since(b.began) > tooSlow {
+		b.void = true
+		return
+	}
 	b.log = append(b.log, fmt.Sprintf("%v %s: %v", from, describe(p.kernel), verdict))
 	var model [2][]natlab.Sent
 	for _, s := range sent {
@@ -278,9 +312,13 @@ func (b *bench) step() {
 		for i, k := range kernel[side] {
 			m := model[side][i].Data
 			b.learn(k, m)
-			if !bytes.Equal(b.canonical(k), b.canonical(b.translated(m))) {
-				b.t.Errorf("they send different packets %v:\n%x\n%x", natlab.Side(side), b.canonical(k), b.canonical(b.translated(m)))
+			own := model[side][i].Own
+			if want, got := b.canonical(k, own), b.canonical(b.translated(m), own); !bytes.Equal(got, want) {
+				b.t.Errorf("they send different packets %v:\n%x\n%x", natlab.Side(side), want, got)
 				return
+			}
+			if !intact(k) || !intact(m) {
+				b.t.Errorf("a checksum is wrong; the kernel's %v, the model's %v", !intact(k), !intact(m))
 			}
 			b.sent[side] = append(b.sent[side], pair{k, m})
 		}
