@@ -44,6 +44,7 @@ var needs = map[string]string{
 	"duration": "a time such as 10s or 1m30s",
 	"float64":  "a number such as 0.1",
 	"int":      "a whole number",
+	"uint64":   "a whole number, not negative",
 	"uint16":   "a whole number from 0 to 65535",
 }
 

@@ -68,8 +68,8 @@ wires inside the homes are not recorded.`,
 		},
 	}
 	n := c.Flags()
-	n.StringVar(&f.a, "a", string(natlab.Linux), "NAT of home A; `bodkin lab presets` lists them")
-	n.StringVar(&f.b, "b", string(natlab.Linux), "NAT of home B")
+	n.StringVar(&f.a, "a", string(natlab.Linux), "`PRESET` of home A's NAT; 'bodkin lab presets' lists them")
+	n.StringVar(&f.b, "b", string(natlab.Linux), "`PRESET` of home B's NAT")
 	n.StringVar(&f.bed, "bed", bedModel, "what the NATs are: model, or kernel for Linux itself")
 	n.StringArrayVar(&f.on, "on", nil, "a host and what to run on it, as HOST=COMMAND")
 	n.StringVar(&f.pcap, "pcap", "", "folder for packet captures, a file a link")

@@ -42,7 +42,10 @@ its peer in BODKIN_PEER and the service in BODKIN_SERVICE. It is told to end, wi
 SIGTERM, when the peer breaks the connection off or listen ends.
 
 While it runs it answers pings, and other commands with its key go through it. A
-second listen with the same key takes its place, and ends it.`,
+second listen with the same key takes its place, and ends it.
+
+It tells standard error when it can be reached: with --json as an object with id,
+server, service, and open, which is true if everybody may connect.`,
 		Example: `  bodkin listen > file
   bodkin listen --allow PEER chat
   bodkin listen --keep --allow PEER --exec "/usr/sbin/sshd -i" ssh`,
