@@ -69,12 +69,12 @@ they could not be.`,
 		},
 	}
 	n := c.Flags()
-	n.StringVar(&f.bed, "bed", bedSim, "where to run: sim, model or kernel")
-	n.StringSliceVar(&f.presets, "presets", nil, "NATs, with commas between them (default: all that the bed has)")
+	n.StringVar(&f.bed, "bed", bedSim, "`BED` to run on: sim, model or kernel")
+	n.StringSliceVar(&f.presets, "presets", nil, "`PRESETS` with commas between them (default: all that the bed has)")
 	n.IntVar(&f.runs, "runs", 0, "runs of each pair (default: 20; with real nodes 3)")
 	n.Uint64Var(&f.seed, "seed", 1, "chance; the same seed gives the same results on the bed sim")
 	n.DurationVar(&f.timeout, "timeout", 12*time.Second, "time that a run has to become direct")
-	n.StringVar(&f.html, "html", "", "file for a page with all results")
+	n.StringVar(&f.html, "html", "", "`FILE` for a page with all results")
 	n.BoolVar(&f.population, "population", false, "also weigh the pairs by how common they are; see docs/nat-matrix.md")
 	f.add(n)
 	suggestBeds(c, bedSim, bedModel, bedKernel)

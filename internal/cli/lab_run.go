@@ -68,11 +68,11 @@ wires inside the homes are not recorded.`,
 		},
 	}
 	n := c.Flags()
-	n.StringVar(&f.a, "a", string(natlab.Linux), "`PRESET` of home A's NAT; 'bodkin lab presets' lists them")
+	n.StringVar(&f.a, "a", string(natlab.Linux), "`PRESET` of home A's NAT; see bodkin lab presets")
 	n.StringVar(&f.b, "b", string(natlab.Linux), "`PRESET` of home B's NAT")
-	n.StringVar(&f.bed, "bed", bedModel, "what the NATs are: model, or kernel for Linux itself")
-	n.StringArrayVar(&f.on, "on", nil, "a host and what to run on it, as HOST=COMMAND")
-	n.StringVar(&f.pcap, "pcap", "", "folder for packet captures, a file a link")
+	n.StringVar(&f.bed, "bed", bedModel, "`BED` of the lab: model, or kernel for Linux itself as the NATs")
+	n.StringArrayVar(&f.on, "on", nil, "`HOST=COMMAND` to run; the hosts are a, b and server")
+	n.StringVar(&f.pcap, "pcap", "", "`FOLDER` for packet captures, a file a link")
 	n.DurationVar(&f.timeout, "timeout", 0, "time for all of it (default: no end)")
 	n.Uint64Var(&f.seed, "seed", 0, "chance of the model and the links (default: another each time)")
 	f.add(n)
