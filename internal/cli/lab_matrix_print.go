@@ -137,7 +137,7 @@ func explain(w io.Writer, s matrix.Score) {
 	_, _ = fmt.Fprintf(w, "\nTwo people on the Internet connect directly in %.1f %% of cases; what is uncertain moves\nthat from %.1f %% to %.1f %%:\n\n",
 		100*s.Share, 100*s.Low, 100*s.High)
 	for i, a := range matrix.Assumptions() {
-		_, _ = fmt.Fprintf(w, "  %-67s %5.1f %% (%g to %g)  %.1f to %.1f %%\n",
+		_, _ = fmt.Fprintf(w, "  %-69s%5.1f %% (%.3g to %.3g)  %.1f to %.1f %%\n",
 			a.Text, 100*a.Mid, 100*a.Low, 100*a.High, 100*s.Effects[i].Low, 100*s.Effects[i].High)
 	}
 	_, _ = fmt.Fprintln(w, "\nThe last column is what one assumption does alone. docs/nat-matrix.md has the sources.")

@@ -51,8 +51,8 @@ none did, and with 1 when the time was up or the lab could not be built.
 is the access link of home A, server.pcap that of the server. With --bed kernel the
 wires inside the homes are not recorded.`,
 		Example: `  bodkin lab run --a linux --b cgnat \
-    --on a='socat STDIO UDP:$NATLAB_B_OUTSIDE:7000,sourceport=7000' \
-    --on b='./my-peer --listen 7000 --peer $NATLAB_A_OUTSIDE:7000'
+    --on a='while sleep 1; do echo hello; done | socat - UDP:$NATLAB_B_OUTSIDE:7000,sourceport=7000' \
+    --on b='while sleep 1; do echo hello; done | socat - UDP:$NATLAB_A_OUTSIDE:7000,sourceport=7000'
   bodkin lab run --a full-cone --b symmetric-random --loss 0.05 --pcap pcaps \
     --on server='./my-tracker' --on a='./my-app $NATLAB_SERVER' --on b='./my-app $NATLAB_SERVER'`,
 		Args: cobra.NoArgs,

@@ -155,7 +155,7 @@ func (r *Recorder) begin(e natlab.Event, from, text string) {
 		}
 	}
 	if text == "" {
-		text = fmt.Sprintf("from %v to %v", e.Packet.From, e.Packet.To)
+		text = fmt.Sprintf("from %v to %v", shown(e.Packet.From), shown(e.Packet.To))
 	}
 	p := &Packet{
 		Name: name, Class: class, Bytes: len(e.Packet.Data), TTL: e.Packet.TTL,
@@ -180,13 +180,14 @@ func (r *Recorder) rebase(zero time.Time) {
 
 func (r *Recorder) translated(p *Packet, e natlab.Event) {
 	var text string
-	switch {
-	case e.Was.From != e.Packet.From && e.Was.To != e.Packet.To:
-		text = fmt.Sprintf("%v to %v → %v to %v", e.Was.From, e.Was.To, e.Packet.From, e.Packet.To)
-	case e.Was.From != e.Packet.From:
-		text = fmt.Sprintf("%v → %v", e.Was.From, e.Packet.From)
-	case e.Was.To != e.Packet.To:
-		text = fmt.Sprintf("%v → %v", e.Was.To, e.Packet.To)
+	from, to := shown(e.Packet.From), shown(e.Packet.To)
+	switch wasFrom, wasTo := shown(e.Was.From), shown(e.Was.To); {
+	case wasFrom != from && wasTo != to:
+		text = fmt.Sprintf("%v to %v → %v to %v", wasFrom, wasTo, from, to)
+	case wasFrom != from:
+		text = fmt.Sprintf("%v → %v", wasFrom, from)
+	case wasTo != to:
+		text = fmt.Sprintf("%v → %v", wasTo, to)
 	}
 	fate := Changed
 	if text == "" {
@@ -196,6 +197,14 @@ func (r *Recorder) translated(p *Packet, e natlab.Event) {
 		text += " (" + string(e.Verdict.Reason) + ")"
 	}
 	p.Stops = append(p.Stops, Stop{r.index[e.Where], r.since(e.Time), fate, text})
+}
+
+// shown is an endpoint, or an address where the protocol has no ports.
+func shown(a netip.AddrPort) string {
+	if a.Port() == 0 {
+		return a.Addr().String()
+	}
+	return a.String()
 }
 
 // end is the last that is seen of a packet.
