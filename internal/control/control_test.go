@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -19,126 +18,6 @@ import (
 	"bodkin/internal/app/pipe"
 	"bodkin/peer"
 )
-
-// fake is a running node that dials the peer that the test plays.
-type fake struct {
-	Node
-	status bodkin.Status
-	dial   func(id peer.ID, service string) (pipe.Conn, error)
-	ping   func(ctx context.Context) (bodkin.Pong, error)
-}
-
-func (f *fake) Status(context.Context) (bodkin.Status, error) { return f.status, nil }
-
-func (f *fake) Ping(ctx context.Context, _ peer.ID) (bodkin.Pong, error) { return f.ping(ctx) }
-
-func (f *fake) Dial(_ context.Context, id peer.ID, service string) (pipe.Conn, error) {
-	return f.dial(id, service)
-}
-
-func newID(t *testing.T) peer.ID {
-	t.Helper()
-	k, err := peer.GenerateKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return k.ID()
-}
-
-// inFolder gives the test a folder for sockets, with a path that is short enough.
-func inFolder(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "bk") //nolint:usetesting // its path would be too long
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	t.Setenv("XDG_RUNTIME_DIR", dir)
-	return filepath.Join(dir, "bodkin")
-}
-
-// run serves a node until the test ends, and connects a command with it.
-func run(t *testing.T, n *fake) (*Server, Node) {
-	t.Helper()
-	inFolder(t)
-	n.status.ID, n.status.Server = newID(t), "bodkin://server"
-	s, err := Serve(n.status.ID, n)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.Close)
-	c, err := Connect(t.Context(), n.status.ID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s, c
-}
-
-// far is the peer's end of a connection in memory, whose near end the running
-// node has.
-type far struct {
-	near
-	other *near
-}
-
-// near is one end; its directions end apart.
-type near struct {
-	in     *io.PipeReader
-	out    *io.PipeWriter
-	ctx    context.Context
-	cancel context.CancelFunc
-}
-
-var errBroken = errors.New("broken off by the other end")
-
-func newFar() *far {
-	f := &far{other: &near{}}
-	f.in, f.other.out = io.Pipe()
-	f.other.in, f.out = io.Pipe()
-	f.ctx, f.cancel = context.WithCancel(context.Background())
-	f.other.ctx, f.other.cancel = context.WithCancel(context.Background())
-	return f
-}
-
-func (n *near) Read(b []byte) (int, error)  { return n.in.Read(b) }
-func (n *near) Write(b []byte) (int, error) { return n.out.Write(b) }
-func (n *near) Context() context.Context    { return n.ctx }
-
-func (n *near) CloseWrite() error {
-	n.cancel()
-	return n.out.Close()
-}
-
-func (n *near) Close() error {
-	_ = n.in.Close()
-	return n.CloseWrite()
-}
-
-func (n *near) Abort() error {
-	n.cancel()
-	_ = n.in.Close()
-	return n.out.CloseWithError(errBroken)
-}
-
-// unread gives up on what the near end writes.
-func (f *far) unread() {
-	_ = f.in.CloseWithError(errors.New("not read"))
-	f.other.cancel()
-}
-
-// dialled is a connection through a running node, with the peer's end of it.
-func dialled(t *testing.T) (*Server, pipe.Conn, *far) {
-	t.Helper()
-	f := newFar()
-	n := &fake{dial: func(peer.ID, string) (pipe.Conn, error) { return f.other, nil }}
-	s, node := run(t, n)
-	c, err := node.Dial(t.Context(), newID(t), "x")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = c.Close() })
-	return s, c, f
-}
 
 func TestStatusAndServer(t *testing.T) {
 	n := &fake{status: bodkin.Status{Services: []string{"pipe"}, Peers: []bodkin.PeerStatus{{ID: newID(t)}}}}
@@ -440,51 +319,4 @@ func TestPathThatIsTooLongSaysSo(t *testing.T) {
 	if _, err := Serve(newID(t), &fake{}); err == nil || !strings.Contains(err.Error(), "set XDG_RUNTIME_DIR") {
 		t.Error(err)
 	}
-}
-
-func TestFrames(t *testing.T) {
-	t.Parallel()
-	var b []byte
-	b = appendFrame(b, frameData, []byte("hi"))
-	b = appendFrame(b, frameEnd, nil)
-	if want := "D\x00\x02hiE\x00\x00"; string(b) != want {
-		t.Errorf("frames are %q instead of %q", b, want)
-	}
-	buf := make([]byte, maxFrame)
-	for text, want := range map[string]error{
-		"":            io.EOF,
-		"D":           io.ErrUnexpectedEOF,
-		"D\x00\x05hi": io.ErrUnexpectedEOF,
-		"E\x00\x01x":  errFrame,
-		"GET":         errFrame,
-	} {
-		if _, _, err := readFrame(strings.NewReader(text), buf); !errors.Is(err, want) {
-			t.Errorf("%q: %v instead of %v", text, err, want)
-		}
-	}
-}
-
-func FuzzFrame(f *testing.F) {
-	f.Add([]byte("D\x00\x02hi"))
-	f.Add([]byte("E\x00\x00"))
-	f.Add([]byte("E\x00\x01x"))
-	f.Add([]byte("F\x00\x14{\"error\":\"it broke\"}"))
-	f.Add([]byte("U\xff\xff"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		r, buf := bytes.NewReader(b), make([]byte, maxFrame)
-		for {
-			before := r.Len()
-			kind, body, err := readFrame(r, buf)
-			if err != nil {
-				return
-			}
-			read := b[len(b)-before : len(b)-r.Len()]
-			if again := appendFrame(nil, kind, body); !bytes.Equal(again, read) {
-				t.Fatalf("%q was read as %q", read, again)
-			}
-			if kind == frameFailed && fmt.Sprint(parseError(body)) == "" {
-				t.Fatal("an error without words")
-			}
-		}
-	})
 }
