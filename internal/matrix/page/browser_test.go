@@ -29,10 +29,17 @@ func chromium(t *testing.T, args ...string) string {
 	if path == "" {
 		t.Skip("chromium is not installed: nothing here can open the page")
 	}
+	// Not the test's own folder: the browser's helpers may write there a moment
+	// longer than it runs, and that must not fail the test.
+	profile, err := os.MkdirTemp("", "matrix-page-") //nolint:usetesting // see above
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(profile) })
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	c := exec.CommandContext(ctx, path, append([]string{
-		"--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--user-data-dir=" + t.TempDir(),
+		"--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--user-data-dir=" + profile,
 		"--disable-background-networking", "--disable-component-update", "--no-first-run",
 	}, args...)...)
 	var stderr strings.Builder
