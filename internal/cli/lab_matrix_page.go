@@ -69,7 +69,11 @@ func (r matrixResult) pageCell(ctx context.Context, c matrix.Cell) (*page.Cell, 
 		if err != nil {
 			return nil, err
 		}
-		out.Kept = append(out.Kept, page.Run{Number: n + 1, Direct: result.Direct, Outcome: result.String(), Trace: rec.Trace()})
+		outcome := result.String()
+		if r.bed != bedSim { // there no run is like another
+			outcome = "a further run, for its packets: " + outcome
+		}
+		out.Kept = append(out.Kept, page.Run{Number: n + 1, Direct: result.Direct, Outcome: outcome, Trace: rec.Trace()})
 	}
 	return out, nil
 }

@@ -139,7 +139,9 @@ func (r Result) String() string {
 	if !r.Direct {
 		return fmt.Sprintf("relay: %s; %d packets", r.Why, r.Packets)
 	}
-	return fmt.Sprintf("direct after %v (both %v) to %v, %s; %d packets", r.ToDirect, r.Both, r.Endpoint, r.Kind, r.Packets)
+	const shown = 100 * time.Microsecond
+	return fmt.Sprintf("direct after %v (both %v) to %v, %s; %d packets",
+		r.ToDirect.Round(shown), r.Both.Round(shown), r.Endpoint, r.Kind, r.Packets)
 }
 
 // The dialler's flow: as many bytes as a voice call, in larger packets.
