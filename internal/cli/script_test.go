@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -53,6 +54,11 @@ const patience = time.Minute
 //
 // A script that ends has to leave neither a process nor a socket.
 func TestScripts(t *testing.T) {
+	// Where these tests run under nohup, the programs that they start still take
+	// SIGHUP: a signal that is handled here is theirs to take.
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	t.Cleanup(func() { signal.Stop(hangups) })
 	t.Parallel()
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
