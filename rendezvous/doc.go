@@ -6,8 +6,12 @@
 //	server.go    the server over UDP: sockets and nothing else
 //	registry.go  the server's state: a state machine without I/O or clock
 //	register.go  who is there: Register and Refresh
+//	about.go     what a node says of itself
+//	index.go     how a registration is found
+//	expire.go    how it ends
 //	introduce.go both at once: Introduce and Introduced
 //	relay.go     ChannelData between introduced peers
+//	limit.go     rates and prefixes
 //	agent.go     a node's side of it all, a state machine too
 //
 // docs/protocol.md has every message with its bytes.

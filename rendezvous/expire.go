@@ -22,18 +22,8 @@ type burial struct {
 // bury ends a registration: the node said goodbye, or was silent too long.
 func (r *Registry) bury(g *registration) {
 	r.closeChannels(g)
-	r.forgetSources(g)
+	r.remove(g)
 	delete(r.byHandle, g.handle)
-	if first := r.byID[g.id]; first != g {
-		for first.sibling != g {
-			first = first.sibling
-		}
-		first.sibling = g.sibling
-	} else if g.sibling != nil {
-		r.byID[g.id] = g.sibling
-	} else {
-		delete(r.byID, g.id)
-	}
 	g.gone = true
 	if len(r.graves) < r.limits.Registrations {
 		d := grave{g.id, g.instance}
@@ -79,9 +69,7 @@ func (r *Registry) sweepLegs(g *registration) bool {
 	}
 	other := 1 - g.primary
 	if l := &g.legs[other]; l.place.valid() && !alive(other) {
-		if r.bySource[l.place] == g {
-			delete(r.bySource, l.place)
-		}
+		r.leave(g, l.place)
 		*l = leg{}
 		g.revision++
 	}

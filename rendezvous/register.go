@@ -17,7 +17,7 @@ import (
 type registration struct {
 	id       peer.ID
 	instance uint64
-	sibling  *registration // the next process of the same ID
+	sibling  *registration // of the index: the next process, of the same ID as a rule
 	relay    *relaying     // nil without a channel
 
 	handle   wire.Handle
@@ -44,24 +44,6 @@ type leg struct {
 	place place
 	local uint16
 	seen  stamp
-}
-
-// find is the registration of a process.
-func (r *Registry) find(id peer.ID, instance uint64) *registration {
-	g := r.byID[id]
-	for g != nil && g.instance != instance {
-		g = g.sibling
-	}
-	return g
-}
-
-// acceptor is the process that takes connections for an ID, if there is one.
-func (r *Registry) acceptor(id peer.ID) *registration {
-	g := r.byID[id]
-	for g != nil && !g.accepts() {
-		g = g.sibling
-	}
-	return g
 }
 
 // register handles a Register: NONCE before anything that costs, then the BOX.
@@ -116,17 +98,19 @@ func (r *Registry) enter(g *registration, o wire.Opened) *registration {
 	id, instance := o.From, o.Registration.Instance
 	if g == nil {
 		siblings := 0
-		for s := r.byID[id]; s != nil; s = s.sibling {
+		for range r.of(id) {
 			siblings++
 		}
 		if len(r.byHandle) >= r.limits.Registrations || siblings >= r.limits.Instances {
 			return nil
 		}
-		g = &registration{id: id, instance: instance, sibling: r.byID[id]}
-		r.byID[id] = g
+		g = &registration{id: id, instance: instance}
+		r.add(g)
 	} else {
 		delete(r.byHandle, g.handle)
-		r.forgetSources(g)
+		for i := range g.legs {
+			r.leave(g, g.legs[i].place)
+		}
 		g.legs, g.window, g.sequence, g.changed = [2]leg{}, wire.Window{}, 0, 0
 		g.flags |= uint8(wire.FlagKept)
 	}
@@ -137,24 +121,14 @@ func (r *Registry) enter(g *registration, o wire.Opened) *registration {
 	return g
 }
 
-func (r *Registry) forgetSources(g *registration) {
-	for _, l := range g.legs {
-		if r.bySource[l.place] == g {
-			delete(r.bySource, l.place)
-		}
-	}
-}
-
 func (r *Registry) setLeg(g *registration, local int, from netip.AddrPort) {
 	l, p := &g.legs[family(from)], placeOf(from)
 	if l.place != p {
-		if r.bySource[l.place] == g {
-			delete(r.bySource, l.place)
-		}
+		r.leave(g, l.place)
 		g.revision++
 	}
 	*l = leg{p, uint16(local), r.stamp}
-	r.bySource[p] = g
+	r.settle(g, p)
 }
 
 // registered tells a node how the server knows it, by the way that it came, which

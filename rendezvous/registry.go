@@ -92,10 +92,9 @@ type Registry struct {
 	nonces nonces
 
 	byHandle map[wire.Handle]*registration
-	bySource map[place]*registration
-	byID     map[peer.ID]*registration // one process of the ID; its siblings follow
-	graves   map[grave]burial          // who left a moment ago
-	buried   []grave                   // the same, in that order
+	index
+	graves map[grave]burial // who left a moment ago
+	buried []grave          // the same, in that order
 
 	introductions map[introductionKey]*introduction
 	recent        []*introduction // the same, in the order of their ends
@@ -128,8 +127,7 @@ func NewRegistry(key peer.Key, limits Limits, random io.Reader) *Registry {
 	r := &Registry{
 		key: key, limits: limits.withDefaults(), rand: random,
 		byHandle:      make(map[wire.Handle]*registration),
-		bySource:      make(map[place]*registration),
-		byID:          make(map[peer.ID]*registration),
+		index:         newIndex(),
 		graves:        make(map[grave]burial),
 		introductions: make(map[introductionKey]*introduction),
 		waiting:       make(map[wire.TransactionID]*introduction),

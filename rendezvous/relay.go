@@ -160,7 +160,7 @@ func (r *Registry) relay(local int, from netip.AddrPort, b []byte) {
 		r.stats.Malformed++
 		return
 	}
-	g := r.bySource[placeOf(from)]
+	g := r.source(from)
 	if g == nil || int(g.legs[family(from)].local) != local {
 		r.stranger(local, from, b)
 		return

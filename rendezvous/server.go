@@ -155,16 +155,26 @@ func (s *Server) Serve(ctx context.Context) error {
 	}
 }
 
-// read steps the registry with every packet of one socket.
+// read steps the registry with every packet of one socket: those that came
+// together under one lock.
 func (s *Server) read(local int, c *sock.Socket) error {
-	var out []Outgoing
-	return c.Read(func(from netip.AddrPort, b []byte) {
-		s.mu.Lock()
+	var b burst
+	var now time.Time // zero while the lock is not held
+	return c.ReadBatches(func(from netip.AddrPort, packet []byte) {
+		if now.IsZero() {
+			s.mu.Lock()
+			now = time.Now()
+		}
 		var next time.Time
-		out, next = s.registry.Step(time.Now(), local, from, b, out[:0])
+		b.out, next = s.registry.Step(now, local, from, packet, b.out)
 		s.plan(next)
+	}, func() {
+		if now.IsZero() {
+			return
+		}
 		s.mu.Unlock()
-		s.write(out)
+		now = time.Time{}
+		s.write(&b)
 	})
 }
 
@@ -180,19 +190,50 @@ func (s *Server) plan(next time.Time) {
 	}
 }
 
-func (s *Server) write(out []Outgoing) {
-	for _, o := range out {
-		if err := s.sockets[o.Local].Send(o.To, 0, o.Data); err != nil && !errors.Is(err, net.ErrClosed) {
-			s.cfg.Logger.Debug("packet not sent", "to", o.To, "error", err)
+// burst is packets on their way out.
+type burst struct {
+	out    []Outgoing
+	joined []byte
+}
+
+// write sends a burst. Packets of one size to one endpoint that follow each other,
+// as relayed ones do, go to the kernel in one call.
+func (s *Server) write(b *burst) {
+	for left := b.out; len(left) > 0; {
+		first, n := left[0], 1
+		for n < len(left) && joins(first, left[n-1], left[n]) {
+			n++
 		}
+		data := first.Data
+		if n > 1 {
+			b.joined = b.joined[:0]
+			for _, o := range left[:n] {
+				b.joined = append(b.joined, o.Data...)
+			}
+			data = b.joined
+		}
+		err := s.sockets[first.Local].SendSegments(first.To, data, len(first.Data))
+		if err != nil && !errors.Is(err, net.ErrClosed) {
+			s.cfg.Logger.Debug("packets not sent", "to", first.To, "count", n, "error", err)
+		}
+		left = left[n:]
 	}
+	clear(b.out) // what it points to may be long
+	b.out = b.out[:0]
+}
+
+// joins reports whether next can follow before, the latest in a run that began with
+// first: only the last packet of a run may be shorter.
+func joins(first, before, next Outgoing) bool {
+	return next.Local == first.Local && next.To == first.To &&
+		len(before.Data) == len(first.Data) && len(next.Data) <= len(first.Data) && len(next.Data) > 0
 }
 
 // tick repeats and forgets, until the server is closed.
 func (s *Server) tick() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	var out []Outgoing
+	var b burst
 	for {
 		select {
 		case <-s.closed:
@@ -201,10 +242,10 @@ func (s *Server) tick() {
 		case <-s.wake:
 		}
 		s.mu.Lock()
-		out, s.next = s.registry.Tick(time.Now(), out[:0])
+		b.out, s.next = s.registry.Tick(time.Now(), b.out)
 		next := s.next
 		s.mu.Unlock()
-		s.write(out)
+		s.write(&b)
 		timer.Reset(time.Until(next))
 	}
 }

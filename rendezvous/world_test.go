@@ -377,10 +377,10 @@ func state(r *Registry) string {
 		}
 	}
 	for s, g := range r.bySource {
-		add("source %v: %x", s.endpoint(), g.handle)
+		add("source %x: %x", s, g.handle)
 	}
 	for id, g := range r.byID {
-		add("ID %v: %x", id.Short(), g.handle)
+		add("ID %x: %x", id, g.handle)
 	}
 	for d, b := range r.graves {
 		add("grave %v/%d: %v", d.id.Short(), d.instance, b)

@@ -13,6 +13,13 @@ const packetSize = 2048
 // Read hands every packet to deliver until the socket is closed. The bytes are
 // deliver's only until it returns.
 func (s *Socket) Read(deliver func(from netip.AddrPort, b []byte)) error {
+	return s.ReadBatches(deliver, func() {})
+}
+
+// ReadBatches is Read for those who would rather do something with many packets at
+// a time: done follows the packets that came in one call of the system's, and their
+// bytes stay as they are until it returns.
+func (s *Socket) ReadBatches(deliver func(from netip.AddrPort, b []byte), done func()) error {
 	read := s.readOne
 	switch {
 	case s.udp != nil && canBatch:
@@ -23,6 +30,7 @@ func (s *Socket) Read(deliver func(from netip.AddrPort, b []byte)) error {
 	next := read(deliver)
 	for {
 		err := next()
+		done()
 		switch {
 		case err == nil, isErrno(err, errnosPassing):
 		case errors.Is(err, net.ErrClosed):

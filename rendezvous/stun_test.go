@@ -1,0 +1,180 @@
+package rendezvous
+
+import (
+	"net"
+	"net/netip"
+	"os/exec"
+	"regexp"
+	"slices"
+	"testing"
+	"time"
+
+	"bodkin/internal/wire"
+
+	"github.com/pion/stun/v3"
+)
+
+// Somebody else's STUN clients find their endpoint by the real server.
+
+func TestPionClient(t *testing.T) {
+	t.Parallel()
+	s := serveLoopback(t, Limits{})
+	c, err := stun.Dial("udp4", s.Addrs()[0].String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	for _, setters := range [][]stun.Setter{
+		{stun.TransactionID, stun.BindingRequest},
+		{stun.TransactionID, stun.BindingRequest, stun.NewSoftware("pion"), stun.Fingerprint},
+		{stun.TransactionID, stun.BindingRequest, stun.NewUsername("me"), stun.NewShortTermIntegrity("secret"), stun.Fingerprint},
+	} {
+		m := stun.MustBuild(setters...)
+		err := c.Do(m, func(e stun.Event) {
+			if e.Error != nil {
+				t.Error(e.Error)
+				return
+			}
+			var x stun.XORMappedAddress
+			if err := x.GetFrom(e.Message); err != nil || !x.IP.IsLoopback() || x.Port == 0 {
+				t.Errorf("mapped at %v, %v", x, err)
+			}
+			if m.Contains(stun.AttrFingerprint) != (stun.Fingerprint.Check(e.Message) == nil) {
+				t.Error("the FINGERPRINT is missing, or wrong, or was not wanted")
+			}
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// runClient runs a program that asks the server, and finds an endpoint of loopback
+// in what it prints.
+func runClient(t *testing.T, pattern, program string, args ...string) {
+	t.Helper()
+	path, err := exec.LookPath(program)
+	if err != nil {
+		t.Skipf("%s is not installed", program)
+	}
+	out, err := exec.CommandContext(t.Context(), path, args...).CombinedOutput()
+	if err != nil || !regexp.MustCompile(pattern).Match(out) {
+		t.Errorf("%s: %v\n%s", program, err, out)
+	}
+}
+
+// Of Debian's stuntman-client.
+func TestStuntmanClient(t *testing.T) {
+	t.Parallel()
+	s := serveLoopback(t, Limits{})
+	runClient(t, `Mapped address: 127\.0\.0\.1:\d+`, "stunclient", "127.0.0.1", port(s))
+}
+
+// Of Debian's coturn.
+func TestCoturnClient(t *testing.T) {
+	t.Parallel()
+	s := serveLoopback(t, Limits{})
+	runClient(t, `reflexive addr: 127\.0\.0\.1:\d+`, "turnutils_stunclient", "-p", port(s), "127.0.0.1")
+}
+
+func port(s *Server) string {
+	_, p, _ := net.SplitHostPort(s.Addrs()[0].String())
+	return p
+}
+
+// bind is what the server answers to a Binding request, or nil.
+func bind(t *testing.T, m *stun.Message) *stun.Message {
+	t.Helper()
+	r := NewRegistry(serverKey, Limits{}, nil)
+	out, _ := r.Step(time.Now(), 0, ap("192.0.2.7:7"), slices.Clone(m.Raw), nil)
+	switch len(out) {
+	case 0:
+		return nil
+	case 1:
+	default:
+		t.Fatalf("%d answers", len(out))
+	}
+	answer, err := wire.Decode(out[0].Data)
+	if err != nil || answer.TransactionID != m.TransactionID {
+		t.Fatalf("answered with %x, %v", out[0].Data, err)
+	}
+	return answer
+}
+
+// "If the request contains one or more unknown comprehension-required attributes,
+// the server replies with an error response with an error code of 420, and includes
+// an UNKNOWN-ATTRIBUTES attribute in the response that lists" them (RFC 8489 §6.3.1).
+func TestUnknownAttributes(t *testing.T) {
+	t.Parallel()
+	change := stun.RawAttribute{Type: 0x0003, Value: make([]byte, 4)}   // CHANGE-REQUEST, RFC 5780
+	strange := stun.RawAttribute{Type: 0x7FFF, Value: make([]byte, 12)} // nobody's
+	optional := stun.RawAttribute{Type: 0x8000, Value: make([]byte, 4)} // comprehension-optional
+	m := stun.MustBuild(stun.TransactionID, stun.BindingRequest, change, strange, change, optional)
+	answer := bind(t, m)
+	var code stun.ErrorCodeAttribute
+	var unknown stun.UnknownAttributes
+	if answer == nil || code.GetFrom(answer) != nil || unknown.GetFrom(answer) != nil {
+		t.Fatalf("answered with %v", answer)
+	}
+	if answer.Type != stun.BindingError || code.Code != stun.CodeUnknownAttribute ||
+		!slices.Equal(unknown, stun.UnknownAttributes{change.Type, strange.Type}) {
+		t.Errorf("answered with %v, %d, %v", answer.Type, code.Code, unknown)
+	}
+	if len(answer.Raw) > len(m.Raw) || answer.Contains(stun.AttrFingerprint) {
+		t.Errorf("%d bytes are answered with %d", len(m.Raw), len(answer.Raw))
+	}
+	withPrint := stun.MustBuild(stun.TransactionID, stun.BindingRequest, change, strange, stun.Fingerprint)
+	if answer := bind(t, withPrint); answer == nil || stun.Fingerprint.Check(answer) != nil {
+		t.Errorf("with a FINGERPRINT: %v", answer)
+	}
+	if answer := bind(t, stun.MustBuild(stun.TransactionID, stun.BindingRequest, optional)); answer == nil || answer.Type != stun.BindingSuccess {
+		t.Errorf("an optional attribute: %v", answer)
+	}
+	// Here the 420 would be longer than the request.
+	if answer := bind(t, stun.MustBuild(stun.TransactionID, stun.BindingRequest, change)); answer != nil {
+		t.Errorf("%v", answer)
+	}
+}
+
+// "the receiver … determines whether the FINGERPRINT … is correct", and takes the
+// packet for another protocol's if it is not (RFC 8489 §6.3, §7).
+func TestWrongFingerprint(t *testing.T) {
+	t.Parallel()
+	m := stun.MustBuild(stun.TransactionID, stun.BindingRequest, stun.Fingerprint)
+	m.Raw[len(m.Raw)-1] ^= 1
+	if answer := bind(t, m); answer != nil {
+		t.Errorf("%v", answer)
+	}
+}
+
+// An indication is never answered (RFC 8489 §6.3.2), an answer neither.
+func TestOnlyRequestsAreAnswered(t *testing.T) {
+	t.Parallel()
+	for _, class := range []stun.MessageClass{stun.ClassIndication, stun.ClassSuccessResponse, stun.ClassErrorResponse} {
+		for _, method := range []stun.Method{
+			stun.MethodBinding, wire.Register, wire.Refresh, wire.Introduce, wire.Introduced, wire.CloseChannel, wire.ChannelError, wire.Notice,
+		} {
+			m := stun.MustBuild(stun.TransactionID, stun.NewType(method, class), stun.RawAttribute{Type: wire.AttrHandle, Value: make([]byte, 8)},
+				stun.RawAttribute{Type: wire.AttrSequence, Value: make([]byte, 8)}, stun.RawAttribute{Type: wire.AttrSealed, Value: make([]byte, 40)})
+			if answer := bind(t, m); answer != nil {
+				t.Errorf("%v is answered with %v", m.Type, answer)
+			}
+		}
+	}
+}
+
+func TestBindingOverIPv6(t *testing.T) {
+	t.Parallel()
+	r := NewRegistry(serverKey, Limits{}, nil)
+	for _, from := range []string{"[2001:db8::7]:7", "[::ffff:192.0.2.7]:7"} {
+		out, _ := r.Step(time.Now(), 0, ap(from), wire.AppendBindingRequest(nil, wire.TransactionID{1}), nil)
+		m, err := wire.Decode(out[0].Data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := ap(from)
+		if got, ok := wire.MappedAddress(m); !ok || got != netip.AddrPortFrom(want.Addr().Unmap(), want.Port()) {
+			t.Errorf("%v is mapped at %v", from, got)
+		}
+	}
+}
