@@ -3,7 +3,6 @@ package natlab
 import (
 	"errors"
 	"fmt"
-	"math"
 	"time"
 
 	"bodkin/nat"
@@ -76,13 +75,19 @@ func (n NAT) checkValues() error {
 		return errors.New("UDP and ICMP are refused silently or with an ICMP error")
 	case n.Limits.Host < 0 || n.Limits.Box < 0:
 		return errors.New("a limit must not be negative; 0 is none for a host, 65536 for the box")
-	case !(n.Busy >= 0) || n.Busy > 100_000 || math.IsNaN(n.Busy):
-		return fmt.Errorf("%v mappings of others a second are not between 0 and 100000", n.Busy)
+	case !(n.Busy >= 0): // nor is it no number
+		return fmt.Errorf("%v mappings of others a second; 0 is none", n.Busy)
+	case n.Busy*or(n.UDP.Unreplied, defaultUDP).Seconds() > maxOthers:
+		return fmt.Errorf("%v mappings of others a second are more than %d at a time; lower Busy or UDP.Unreplied", n.Busy, maxOthers)
 	case n.Block.TCPBut != 0 && !n.Block.TCP:
 		return errors.New("a TCP port that stays open needs TCP to be blocked")
 	}
 	return nil
 }
+
+// maxOthers is how many ports other hosts may have on average: the rest is for
+// those that are under test.
+const maxOthers = 32000
 
 // checkConntrack finds what Linux's connection tracking cannot be.
 func (n NAT) checkConntrack() error {

@@ -295,10 +295,13 @@ func (t *Translator) idle(protocol uint8, replied bool) int64 {
 	case protocol == ProtocolICMP || protocol == ProtocolICMPv6:
 		return int64(or(t.nat.ICMP.Timeout, 60*time.Second))
 	case replied:
-		return int64(or(t.nat.UDP.Replied, 5*time.Minute))
+		return int64(or(t.nat.UDP.Replied, defaultUDP))
 	}
-	return int64(or(t.nat.UDP.Unreplied, 5*time.Minute))
+	return int64(or(t.nat.UDP.Unreplied, defaultUDP))
 }
+
+// defaultUDP is the timeout that RFC 4787 REQ-5 recommends.
+const defaultUDP = 5 * time.Minute
 
 func (t *Translator) newMapping(k mapKey, out endpoint) *mapping {
 	m := pop(&t.mapper.freeMappings)

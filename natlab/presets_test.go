@@ -1,6 +1,7 @@
 package natlab_test
 
 import (
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -84,6 +85,8 @@ func TestCheck(t *testing.T) {
 		func(n *natlab.NAT) { n.ICMP.Refusal = natlab.RefuseLate },
 		func(n *natlab.NAT) { n.Limits.Host = -1 },
 		func(n *natlab.NAT) { n.Busy = -1 },
+		func(n *natlab.NAT) { n.Busy = math.NaN() },
+		func(n *natlab.NAT) { n.Busy = 1000 },
 		func(n *natlab.NAT) { n.Block.TCPBut = 443 },
 		func(n *natlab.NAT) { n.KeepsEarly = true },
 		func(n *natlab.NAT) { n.Hairpinning = 9 },

@@ -75,12 +75,15 @@ const (
 )
 
 // awaitCarrier returns when the kernel has noticed that the interfaces are up,
-// which it does in the background: until then they lose packets, and a bridge does
-// not forward.
+// which it does in the background: until then they lose packets, a bridge does not
+// forward, and nothing comes from or to an IPv6 address.
 func awaitCarrier(n *ns) error {
 	deadline := time.Now().Add(carrierTime)
 	for {
 		waiting, err := withoutCarrier(n)
+		if err == nil && waiting == "" {
+			waiting, err = withoutRoute(n)
+		}
 		switch {
 		case err != nil || waiting == "":
 			return err
@@ -110,6 +113,29 @@ func withoutCarrier(n *ns) (string, error) {
 		// A bridge with nothing in it never comes up.
 		if a.OperState != netlink.OperUp && (l.Type() != "bridge" || slices.ContainsFunc(links, inIt)) {
 			return a.Name, nil
+		}
+	}
+	return "", nil
+}
+
+// withoutRoute is an IPv6 address that the kernel does not take for its own yet.
+func withoutRoute(n *ns) (string, error) {
+	addrs, err := n.links.AddrList(nil, unix.AF_INET6)
+	if err != nil {
+		return "", fmt.Errorf("list addresses: %w", err)
+	}
+	ours := func(a netlink.Addr) bool { return a.Scope == unix.RT_SCOPE_UNIVERSE }
+	if !slices.ContainsFunc(addrs, ours) {
+		return "", nil
+	}
+	routes, err := n.links.RouteListFiltered(unix.AF_INET6, &netlink.Route{Table: unix.RT_TABLE_LOCAL}, netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return "", fmt.Errorf("list routes: %w", err)
+	}
+	for _, a := range addrs {
+		here := func(r netlink.Route) bool { return r.Type == unix.RTN_LOCAL && r.Dst != nil && r.Dst.IP.Equal(a.IP) }
+		if ours(a) && !slices.ContainsFunc(routes, here) {
+			return a.IP.String(), nil
 		}
 	}
 	return "", nil
