@@ -63,13 +63,6 @@ func runClient(t *testing.T, pattern, program string, args ...string) {
 	}
 }
 
-// Of Debian's stuntman-client.
-func TestStuntmanClient(t *testing.T) {
-	t.Parallel()
-	s := serveLoopback(t, Limits{})
-	runClient(t, `Mapped address: 127\.0\.0\.1:\d+`, "stunclient", "127.0.0.1", port(s))
-}
-
 // Of Debian's coturn.
 func TestCoturnClient(t *testing.T) {
 	t.Parallel()
