@@ -49,25 +49,19 @@ func TestPionClient(t *testing.T) {
 	}
 }
 
-// runClient runs a program that asks the server, and finds an endpoint of loopback
-// in what it prints.
-func runClient(t *testing.T, pattern, program string, args ...string) {
-	t.Helper()
-	path, err := exec.LookPath(program)
-	if err != nil {
-		t.Skipf("%s is not installed", program)
-	}
-	out, err := exec.CommandContext(t.Context(), path, args...).CombinedOutput()
-	if err != nil || !regexp.MustCompile(pattern).Match(out) {
-		t.Errorf("%s: %v\n%s", program, err, out)
-	}
-}
-
 // Of Debian's coturn.
 func TestCoturnClient(t *testing.T) {
 	t.Parallel()
+	const program = "turnutils_stunclient"
+	path, err := exec.LookPath(program)
+	if err != nil {
+		t.Skipf("%s is not installed (Debian: apt-get install coturn)", program)
+	}
 	s := serveLoopback(t, Limits{})
-	runClient(t, `reflexive addr: 127\.0\.0\.1:\d+`, "turnutils_stunclient", "-p", port(s), "127.0.0.1")
+	out, err := exec.CommandContext(t.Context(), path, "-p", port(s), "127.0.0.1").CombinedOutput()
+	if err != nil || !regexp.MustCompile(`reflexive addr: 127\.0\.0\.1:\d+`).Match(out) {
+		t.Errorf("%s: %v\n%s", program, err, out)
+	}
 }
 
 func port(s *Server) string {
