@@ -121,13 +121,15 @@ func (s *Server) Wait(ctx context.Context) {
 	}
 }
 
-// Close ends answering, and what commands have under way.
+// Close ends answering, and what commands have under way. When it returns they have
+// been let go: what ends afterwards, such as the node, is none of their business.
 func (s *Server) Close() {
 	s.once.Do(func() {
 		s.Leave()
 		s.cancel()
 		_ = s.http.Close()
 		<-s.done
+		s.Wait(context.Background())
 	})
 }
 
