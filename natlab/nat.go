@@ -215,7 +215,7 @@ const (
 	ErrorsMapped Errors = iota
 	// ErrorsFromPeer: of these only those from who the packet was for.
 	ErrorsFromPeer
-	// ErrorsNone.
+	// ErrorsNone: none.
 	ErrorsNone
 )
 
@@ -229,7 +229,7 @@ type Limits struct {
 // Fragments is what a box does with IP fragments (RFC 4787 §11).
 type Fragments uint8
 
-// Fragmentses.
+// What becomes of fragments.
 const (
 	// FragmentsInOrder: later fragments follow the first one by the IP identifier;
 	// those that come before it are dropped.
