@@ -43,7 +43,7 @@ const (
 
 // description is what B says of itself: a NAT profile, a host candidate and one
 // that its router mapped. punch.Side.AppendDescription encodes it.
-var description = unhex("04 01020401" +
+var description = unhex("12 0102040102 01 0000 0000 0000 0000 0000 0000" +
 	"01 04 04 c352 c0a80114" +
 	"04 04 04 c35c c6336414")
 
@@ -117,7 +117,7 @@ func registeredB() wire.Registered {
 func offerA() wire.Offer {
 	return wire.Offer{
 		Instance: instanceA, Counter: 1, Nonce: sessionNonce,
-		Description: unhex("04 01020400 01 04 04 9c41 0a00000a"),
+		Description: unhex("12 0102040002 01 0000 0000 0000 0000 0000 0000 01 04 04 9c41 0a00000a"),
 	}
 }
 
