@@ -19,7 +19,7 @@ const networkEvery = 5 * time.Second
 // loop steps the core: the one goroutine that owns the node's state. It ends
 // with the node, after a goodbye to the server.
 func (n *Node) loop() {
-	l := loop{node: n, timer: time.NewTimer(time.Hour)}
+	l := loop{node: n, timer: time.NewTimer(time.Hour), extra: make(map[punch.Local]*sock.Socket)}
 	defer l.end()
 	l.network()
 	l.resolve()
@@ -45,6 +45,8 @@ type loop struct {
 	out      []node.Action
 	prefixes []netip.Prefix
 	started  bool
+	extra    map[punch.Local]*sock.Socket // those that the core asked for
+	queue    []node.Input                 // what came of an action
 	// noOpeners says that the log tells already that there are none.
 	noOpeners bool
 }
@@ -56,6 +58,12 @@ func (l *loop) step(in node.Input) {
 		l.do(a)
 	}
 	clear(l.out)
+	if len(l.queue) > 0 {
+		in := l.queue[0]
+		l.queue = l.queue[1:]
+		l.step(in)
+		return
+	}
 	if next.IsZero() {
 		l.timer.Stop()
 		return
@@ -69,6 +77,10 @@ func (l *loop) do(a node.Action) {
 	switch a.Op {
 	case node.Send:
 		l.sent(a, n.path.SendControl(a.By.Local, a.By.To, a.TTL, a.Data))
+	case node.Bind:
+		l.bind(a.By.Local)
+	case node.Unbind:
+		l.unbind(a.By.Local)
 	case node.Resolve:
 		l.resolve()
 	case node.Servers:
@@ -88,6 +100,11 @@ func (l *loop) do(a node.Action) {
 		n.path.Unhear(a.By)
 	case node.Publish:
 		n.path.Publish(a.Overlay, a.Routes)
+		for _, r := range a.Routes {
+			if s := l.extra[r.Local]; s != nil {
+				s.Grow()
+			}
+		}
 		n.known.routes(a.Overlay, a.Routes)
 		if len(a.Routes) > 0 {
 			n.sessions.Prefer(a.Overlay, a.Routes[0].Transport())
@@ -109,6 +126,29 @@ func (l *loop) do(a node.Action) {
 		n.sessions.EndListeners()
 		n.emit(Event{Kind: EventDisplaced})
 	default: // inputs
+	}
+}
+
+// bind opens a socket that the core asked for, and reads it.
+func (l *loop) bind(local punch.Local) {
+	n := l.node
+	v4, _ := n.cfg.bindAddrs()
+	s, err := sock.OpenSmall(n.ctx, n.cfg.Network, "udp4", netip.AddrPortFrom(v4.Addr(), 0))
+	if err != nil {
+		n.cfg.Logger.Debug("no more sockets", "error", err)
+		return
+	}
+	l.extra[local] = s
+	n.path.SetSocket(local, s)
+	n.read(local, s)
+	l.queue = append(l.queue, node.Input{Op: node.Bound, Local: local, From: s.Local()})
+}
+
+func (l *loop) unbind(local punch.Local) {
+	if s := l.extra[local]; s != nil {
+		l.node.path.SetSocket(local, nil)
+		_ = s.Close()
+		delete(l.extra, local)
 	}
 }
 
@@ -233,6 +273,9 @@ func (l *loop) end() {
 	l.timer.Stop()
 	l.step(node.Input{Op: node.Close})
 	l.timer.Stop()
+	for local := range l.extra {
+		l.unbind(local)
+	}
 	l.node.closeSockets()
 }
 

@@ -117,13 +117,18 @@ func (n *Node) openSockets(ctx context.Context) error {
 func (n *Node) run() {
 	n.wg.Go(n.loop)
 	for i, s := range n.sockets {
-		n.wg.Go(func() {
-			err := s.Read(func(from netip.AddrPort, b []byte) { n.path.Deliver(punch.Local(i+1), from, b) })
-			if err != nil {
-				n.cfg.Logger.Error("socket failed", "socket", s.Local(), "error", err)
-			}
-		})
+		n.read(punch.Local(i+1), s)
 	}
+}
+
+// read reads a socket until it is closed.
+func (n *Node) read(local punch.Local, s *sock.Socket) {
+	n.wg.Go(func() {
+		err := s.Read(func(from netip.AddrPort, b []byte) { n.path.Deliver(local, from, b) })
+		if err != nil {
+			n.cfg.Logger.Error("socket failed", "socket", s.Local(), "error", err)
+		}
+	})
 }
 
 // offer hands the loop something that may be dropped if it is far behind.

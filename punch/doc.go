@@ -7,6 +7,11 @@
 // both directions, that proves a hole.
 //
 //	plan.go      what to try, in which order (a pure function)
+//	target.go    at which endpoints
+//	predict.go   the next ports of a NAT that counts
+//	birthday.go  random ports of a NAT that draws
+//	volley.go    single probes at many ports, or from many sockets
+//	memory.go    what earlier attempts taught
 //	engine.go    the state machine: no I/O, no clock, no goroutine
 //	udp.go       UDP hole punching: probes, answers, triggered checks, pacing
 //	route.go     a confirmed route: keepalive, liveness, loss

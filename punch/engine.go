@@ -23,6 +23,11 @@ type Config struct {
 	// Links are the prefixes of our own interfaces: a private endpoint is
 	// probed if it is on one of them.
 	Links []netip.Prefix
+	// NewLocal numbers the sockets that the Engine asks for with Bind. Without it
+	// there are none, and no tactic that needs them.
+	NewLocal func() Local
+	// Memory is what earlier attempts at this peer taught; nil: nothing.
+	Memory *Memory
 	// Rand is where transaction IDs come from; crypto/rand if nil.
 	Rand io.Reader
 }
@@ -34,8 +39,8 @@ type Op uint8
 const (
 	// Start begins the attempt on the sockets that Open named.
 	Start Op = iota + 1
-	// Open says that the socket Local exists; From is its bound endpoint, whose
-	// address family it can send to.
+	// Open says that the socket Local exists, one of the driver's or one that Bind
+	// asked for; From is its bound endpoint, whose address family it can send to.
 	Open
 	// Packet is a STUN packet Data that came to Local From somewhere. TTL-wise
 	// and otherwise unauthenticated packets are counted, nothing else.
@@ -47,6 +52,8 @@ const (
 	Check
 	// Stop ends the attempt to open more holes; confirmed routes stay.
 	Stop
+	// Close ends everything, and closes the sockets that Bind asked for.
+	Close
 )
 
 // Actions.
@@ -62,6 +69,10 @@ const (
 	Lost
 	// Done says that the attempt is over, with a Report.
 	Done
+	// Bind asks for a socket of IPv4 as Local, on a port of the system's choice; Open
+	// says when it is there. Unbind closes it.
+	Bind
+	Unbind
 )
 
 // Input is something that happened.
@@ -86,13 +97,33 @@ type Action struct {
 
 // Report sums an attempt up.
 type Report struct {
-	Tactics   []Tactic
+	Outcomes  []Outcome     // of the tactics, in the order of the plan
 	Targets   int           // endpoints that were probed
 	Sent      int           // probes sent
 	Heard     int           // probes of the peer that reached us
 	Confirmed int           // routes
 	First     time.Duration // from the start to the first confirmed route
 }
+
+// Outcome is what became of one tactic.
+type Outcome struct {
+	Tactic Name
+	Sent   int // probes
+	Result Result
+}
+
+// Result says how a tactic ended.
+type Result string
+
+// Results.
+const (
+	Running     Result = "running"
+	Won         Result = "won"        // the first route came of it
+	NotNeeded   Result = "not needed" // another tactic was first
+	FoundNone   Result = "no hole"
+	Interrupted Result = "interrupted" // by the next attempt, or the end
+	Postponed   Result = "postponed"   // it failed not long ago
+)
 
 // Stats counts the packets that an Engine did not believe.
 type Stats struct {
@@ -119,6 +150,8 @@ const (
 	// maxPairs bounds the pairs of socket and endpoint, those that the peer's
 	// probes teach us included.
 	maxPairs = 48
+	// releaseAfter is how long sockets outlive the first route.
+	releaseAfter = time.Second
 )
 
 // Engine punches holes to one peer after one introduction, and keeps the routes
@@ -130,6 +163,17 @@ type Engine struct {
 	targets []target
 	locals  []socket
 	pairs   []*pair
+
+	volleys  []*volley
+	outcomes []Outcome
+	asked    map[wire.TransactionID]asked
+	extra    []Local // sockets that we asked for
+	open4    int     // sockets still to ask for
+	shots    int
+	fireAt   time.Time
+	// releaseAt is when the sockets that did not win are closed: the peer may yet
+	// confirm another one than we did.
+	releaseAt time.Time
 
 	started  time.Time // zero before Start
 	stopped  bool
@@ -160,7 +204,7 @@ func NewEngine(cfg Config) *Engine {
 		tactics: Plan(cfg.Self, cfg.Other),
 		targets: targets(cfg.Self, cfg.Other, cfg.Links),
 	}
-	e.report.Tactics, e.report.Targets = e.tactics, len(e.targets)
+	e.report.Targets = len(e.targets)
 	return e
 }
 
@@ -178,6 +222,10 @@ func (e *Engine) Step(now time.Time, in Input, out []Action) (actions []Action, 
 	e.now, e.out = now, out
 	switch in.Op {
 	case Open:
+		if slices.Contains(e.extra, in.Local) {
+			e.bound(in.Local)
+			break
+		}
 		e.locals = append(e.locals, socket{in.Local, in.From.Addr().Unmap().Is4()})
 		if e.probing() {
 			e.addPairs()
@@ -185,6 +233,7 @@ func (e *Engine) Step(now time.Time, in Input, out []Action) (actions []Action, 
 	case Start:
 		if e.started.IsZero() {
 			e.started = now
+			e.race()
 			e.addPairs()
 		}
 	case Packet:
@@ -194,7 +243,11 @@ func (e *Engine) Step(now time.Time, in Input, out []Action) (actions []Action, 
 			p.check(now)
 		}
 	case Stop:
-		e.finish()
+		e.finish(Interrupted)
+	case Close:
+		e.finish(Interrupted)
+		e.pairs = nil
+		e.release()
 	default: // Tick: nothing but the time
 	}
 	next = e.run()
@@ -205,19 +258,43 @@ func (e *Engine) Step(now time.Time, in Input, out []Action) (actions []Action, 
 // probing reports whether the attempt is under way.
 func (e *Engine) probing() bool { return !e.started.IsZero() && !e.stopped }
 
+// race enters the tactics, but for those that failed not long ago, and prepares
+// their shots.
+func (e *Engine) race() {
+	for _, t := range e.tactics {
+		e.outcomes = append(e.outcomes, Outcome{Tactic: t.Name, Result: Running})
+	}
+	for i := range e.outcomes {
+		if !e.cfg.Memory.due(e.outcomes[i].Tactic, e.now) {
+			e.outcomes[i].Result = Postponed
+		}
+	}
+	e.asked = make(map[wire.TransactionID]asked)
+	e.load()
+}
+
 // finish ends the attempt: pairs that did not become routes are forgotten.
-func (e *Engine) finish() {
+func (e *Engine) finish(with Result) {
 	if !e.probing() {
 		return
 	}
 	e.stopped = true
 	e.pairs = slices.DeleteFunc(e.pairs, func(p *pair) bool { return p.state != confirmed })
+	e.volleys, e.asked, e.open4 = nil, nil, 0
+	e.release()
+	for i := range e.outcomes {
+		if e.outcomes[i].Result == Running {
+			e.outcomes[i].Result = with
+		}
+	}
+	e.cfg.Memory.learn(e.outcomes, e.now)
 	e.emit(Action{Op: Done, Report: e.Report()})
 }
 
 // Report returns the account of the attempt so far.
 func (e *Engine) Report() *Report {
 	r := e.report
+	r.Outcomes = slices.Clone(e.outcomes)
 	return &r
 }
 

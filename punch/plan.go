@@ -1,112 +1,245 @@
 package punch
 
 import (
+	"bytes"
 	"net/netip"
-	"slices"
 	"time"
 
 	"bodkin/nat"
 )
 
-// Tactic is one way to open a hole, as part of a race.
+// Name says which way of opening a hole a [Tactic] is.
+type Name string
+
+// Names of tactics.
+const (
+	// Plain probes the endpoints at which the peer is known, and those that its
+	// own probes come from.
+	Plain Name = "plain"
+	// Predict is against a NAT with a port for every destination that counts up:
+	// one side probes the next ports of the other, or both do.
+	Predict Name = "predict"
+	// Birthday is against random ports: the side behind such a NAT opens many
+	// sockets, the other one tries many ports.
+	Birthday Name = "birthday"
+	// BlockBirthday is a Birthday among the few ports of a carrier's customer.
+	// Both sides may be behind such a NAT.
+	BlockBirthday Name = "block birthday"
+	// Mixed predicts the ports of one side, and tries those of the other's block.
+	Mixed Name = "mixed"
+)
+
+// Tactic is one side's part in one way to open a hole, in a race of several.
 type Tactic struct {
-	Name      string
+	Name      Name
 	Transport Transport
 	// Openers are the TTLs of the packets that open our own NAT first and die
-	// before they can reach the peer's.
+	// before they can reach the peer's. Hold is how long full-TTL probes wait
+	// behind them.
 	Openers []uint8
-	// Hold is how long full-TTL probes wait behind the openers.
-	Hold time.Duration
+	Hold    time.Duration
+	// Sockets is how many more sockets we open, and probe the peer's endpoint
+	// from. If Quiet, their packets die before they reach the peer's NAT at first.
+	Sockets int
+	Quiet   bool
+	// Aim is which ports of the peer's address we try, with Shots packets.
+	Aim   Aim
+	Shots int
 }
 
-// holdForEarly covers what the peer's NAT may open later than ours: a slow hop
-// inside its home (Wi-Fi) and the server's jitter.
-const holdForEarly = 40 * time.Millisecond
+// Aim chooses among the ports of the peer's address.
+type Aim struct {
+	Order Order
+	// Low and High bound a Spread.
+	Low, High uint16
+	// Last, Delta and Ahead are the sequence that a Sweep or a Diagonal follows:
+	// its latest port that is known, its step, and how many steps others are
+	// expected to have taken since. Width is how many more or fewer.
+	Last         uint16
+	Delta        int16
+	Ahead, Width int
+	// Shift is set on the one side of a Diagonal that makes up for what the two
+	// expectations are wrong by.
+	Shift bool
+}
+
+// Order is the order in which an Aim's ports are tried.
+type Order uint8
+
+// Orders.
+const (
+	// NoAim tries none.
+	NoAim Order = iota
+	// Sweep tries the ports of a sequence, the most probable first.
+	Sweep
+	// Diagonal tries the ports of a sequence in their order, each of our mappings
+	// towards the peer's mapping of the same number.
+	Diagonal
+	// Spread tries ports at random, none twice.
+	Spread
+)
+
+const (
+	// holdForEarly covers what the peer's NAT may open later than ours: a slow hop
+	// inside its home (Wi-Fi) and the server's jitter.
+	holdForEarly = 40 * time.Millisecond
+
+	// birthdaySockets against birthdayShots of 64512 ports hit with 99.8%.
+	birthdaySockets = 256
+	birthdayShots   = 1600
+	// blockSockets are enough to meet shots at each port of a block.
+	blockSockets = 64
+	// predictSockets come beside the one that the peer is expected to meet, whose
+	// mapping towards it may be an old one.
+	predictSockets = 2
+	// castLimit bounds the mappings that a side behind a carrier's NAT makes for
+	// one attempt; a quarter of the customer's block stays free in any case.
+	castLimit = 384
+	// sweepLimit bounds the window of a prediction.
+	sweepLimit = 600
+	// diagonalLimit bounds the mappings that a prediction by both sides makes.
+	diagonalLimit = 600
+	// shiftShots are the shots at each shift of a Diagonal.
+	shiftShots = 4
+	// sure is how far a window goes beyond what is expected, at the least.
+	sure = 12
+)
 
 // openerTTLs die one, two and three routers out. A TTL of 2 ends before a
 // carrier's NAT, hence the third.
 var openerTTLs = []uint8{2, 3, 4}
 
-// Plan is the race for a pair: a pure function of both sides, so that both peers
-// compute plans that fit each other. Evidence beats labels: plain punching is
-// always in the race.
+// Plan is our part in the race for a pair: a pure function of both sides, so that
+// both peers compute parts that fit each other. The first tactic is always Plain:
+// evidence beats labels.
 func Plan(self, other Side) []Tactic {
-	plain := Tactic{Name: "plain", Transport: UDP}
+	plain := Tactic{Name: Plain, Transport: UDP}
 	if other.Profile.KeepsEarly == nat.Yes {
 		plain.Openers, plain.Hold = openerTTLs, holdForEarly
 	}
-	return []Tactic{plain}
+	tactics := []Tactic{plain}
+	if !observed4(self) || !observed4(other) {
+		return tactics
+	}
+	if t := hard(self, other); t.Name != "" {
+		t.Transport = UDP
+		tactics = append(tactics, t)
+	}
+	return tactics
 }
 
-// target is an endpoint to probe, and how often at the most.
-type target struct {
-	endpoint netip.AddrPort
-	kind     Kind
-	limit    int
+// hard is our part where a side has another port for every destination.
+func hard(self, other Side) (t Tactic) {
+	us, them := predictability(self.Profile), predictability(other.Profile)
+	switch {
+	case us == stable && them == stable, us == unclear, them == unclear:
+	case them == stable:
+		// What comes from any of our ports gets in, or is met by the peer's shots.
+		if !open(other.Profile) {
+			t = meet(us, self.Profile.Ports, other.Profile)
+		}
+	case us == stable:
+		if !open(self.Profile) {
+			t = seek(them, other.Profile.Ports)
+		}
+	case us == counted && them == counted:
+		t = Tactic{Name: Predict, Aim: sequence(Diagonal, other.Profile.Ports)}
+		t.Aim.Width += sequence(Diagonal, self.Profile.Ports).Width
+		t.Aim.Shift = bytes.Compare(self.ID[:], other.ID[:]) < 0
+		t.Shots = min(shiftShots*(2*t.Aim.Width+1), diagonalLimit)
+	case us == boxed && them == boxed:
+		t = Tactic{Name: BlockBirthday, Aim: spread(other.Profile.Ports)}
+		t.Shots = min(casts(self.Profile.Ports), size(t.Aim))
+	case us == counted && them == boxed:
+		t = Tactic{Name: Mixed, Aim: spread(other.Profile.Ports)}
+		t.Shots = casts(other.Profile.Ports)
+	case us == boxed && them == counted:
+		t = Tactic{Name: Mixed, Aim: sequence(Diagonal, other.Profile.Ports), Shots: casts(self.Profile.Ports)}
+	}
+	return t
 }
+
+// seek is the part of the side whose own port is known: it tries the other's.
+func seek(them foresight, p nat.Ports) Tactic {
+	switch them {
+	case counted:
+		t := Tactic{Name: Predict, Aim: sequence(Sweep, p)}
+		t.Shots = min(t.Aim.Ahead+t.Aim.Width, 2*t.Aim.Width+1, sweepLimit)
+		return t
+	case boxed:
+		t := Tactic{Name: BlockBirthday, Aim: spread(p)}
+		t.Shots = min(size(t.Aim), birthdayShots)
+		return t
+	default:
+	}
+	return Tactic{Name: Birthday, Aim: Aim{Order: Spread, Low: firstPort, High: lastPort}, Shots: birthdayShots}
+}
+
+// meet is the mirror of seek: the part of the side whose ports are sought.
+func meet(us foresight, p nat.Ports, other nat.Profile) Tactic {
+	// Where the peer's NAT keeps what comes early, each of our packets that gets
+	// there would spoil the very port that it was sent from.
+	quiet := other.KeepsEarly != nat.No
+	switch us {
+	case counted:
+		return Tactic{Name: Predict, Sockets: predictSockets, Quiet: quiet}
+	case boxed:
+		return Tactic{Name: BlockBirthday, Sockets: min(blockSockets, size(spread(p))/4), Quiet: quiet}
+	default:
+	}
+	return Tactic{Name: Birthday, Sockets: birthdaySockets, Quiet: quiet}
+}
+
+// foresight is how well a peer can tell the port of a mapping towards it.
+type foresight uint8
 
 const (
-	// unobservedLimit bounds the probes to a public endpoint that the server
-	// did not observe: nobody can aim a node at a stranger.
-	unobservedLimit = 4
-	// privateLimit bounds the probes to a private endpoint: it answers within
-	// a few milliseconds, or is a stranger's.
-	privateLimit = 10
-	noLimit      = 1 << 20
+	unclear foresight = iota // not measured
+	stable                   // it is the one that the server sees
+	counted                  // it is one of the next in a sequence
+	boxed                    // it is one of a block
+	blind                    // it can be any
 )
 
-// targets are the endpoints of other that self may probe, the most promising
-// first. links are the prefixes of self's own interfaces.
-func targets(self, other Side, links []netip.Prefix) []target {
-	var ts []target
-	add := func(t target) {
-		i := slices.IndexFunc(ts, func(u target) bool { return u.endpoint == t.endpoint })
-		if i < 0 {
-			ts = append(ts, t)
-			return
-		}
-		ts[i].limit = max(ts[i].limit, t.limit)
+func predictability(p nat.Profile) foresight {
+	switch p.Mapping {
+	case nat.None, nat.EndpointIndependent:
+		return stable
+	case nat.AddressDependent, nat.AddressAndPortDependent:
+	default:
+		return unclear
 	}
-	shared := sharesAddress(self.Observed, other.Observed)
-	for _, c := range other.Candidates {
-		if c.Transport == UDP && private(c.Endpoint.Addr()) && probeable(c.Endpoint) &&
-			(shared || onLink(links, c.Endpoint.Addr())) {
-			add(target{c.Endpoint, c.Kind, privateLimit})
-		}
+	switch {
+	case p.Ports.Allocation == nat.Sequential && p.Ports.Delta != 0 && p.Ports.Last != 0:
+		return counted
+	case p.Ports.Allocation == nat.Block && p.Ports.Low != 0 && p.Ports.High > p.Ports.Low:
+		return boxed
 	}
-	for _, e := range other.Observed {
-		if probeable(e) {
-			add(target{e, ServerReflexive, noLimit})
-		}
-	}
-	for _, c := range other.Candidates {
-		if c.Transport == UDP && !private(c.Endpoint.Addr()) && probeable(c.Endpoint) {
-			add(target{c.Endpoint, c.Kind, unobservedLimit})
-		}
-	}
-	return ts
+	return blind
 }
 
-func sharesAddress(a, b []netip.AddrPort) bool {
-	return slices.ContainsFunc(a, func(x netip.AddrPort) bool {
-		return slices.ContainsFunc(b, func(y netip.AddrPort) bool { return x.Addr() == y.Addr() })
-	})
+// open reports whether a NAT lets in what comes from another port of an address
+// that was sent to.
+func open(p nat.Profile) bool {
+	switch p.Filtering {
+	case nat.None, nat.EndpointIndependent, nat.AddressDependent:
+		return true
+	default:
+		return false
+	}
 }
 
-func onLink(links []netip.Prefix, a netip.Addr) bool {
-	return slices.ContainsFunc(links, func(p netip.Prefix) bool { return p.Contains(a) })
-}
+// casts is how many mappings one attempt may make in a block.
+func casts(p nat.Ports) int { return min(castLimit, size(spread(p))*3/4) }
 
-var carrierGrade = netip.MustParsePrefix("100.64.0.0/10") // RFC 6598
+func observed4(s Side) bool { return endpoint4(s).IsValid() }
 
-// private reports whether an address means something else in every home: RFC
-// 1918, RFC 4193, RFC 6598 and link-local addresses, and loopback.
-func private(a netip.Addr) bool {
-	return a.IsPrivate() || a.IsLinkLocalUnicast() || a.IsLoopback() || carrierGrade.Contains(a)
-}
-
-// probeable refuses what no peer can be reached at.
-func probeable(e netip.AddrPort) bool {
-	a := e.Addr()
-	return e.Port() != 0 && a.IsValid() && !a.IsUnspecified() && !a.IsMulticast() && a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
+// endpoint4 is where the server sees a side by IPv4.
+func endpoint4(s Side) netip.AddrPort {
+	for _, e := range s.Observed {
+		if e.Addr().Is4() && probeable(e) {
+			return e
+		}
+	}
+	return netip.AddrPort{}
 }

@@ -18,18 +18,20 @@ const (
 // pair is one of our sockets and one of the peer's endpoints: a hole, if the
 // nonces pass.
 type pair struct {
-	local  Local
-	remote netip.AddrPort
-	kind   Kind
-	state  state
-	limit  int // probes left while trying
-	tries  int // since the last answer
-	nextAt time.Time
-	asked  [16]question // the latest probes under way, a ring
-	askedN int
-	rtt    time.Duration // smoothed as RFC 6298 §2 does
-	rttVar time.Duration
-	alive  time.Time // when the last answered probe was sent
+	local   Local
+	remote  netip.AddrPort
+	kind    Kind
+	state   state
+	tactic  int     // of the race, to which the pair is owed
+	openers []uint8 // TTLs that go first
+	limit   int     // probes left while trying
+	tries   int     // since the last answer
+	nextAt  time.Time
+	asked   [16]question // the latest probes under way, a ring
+	askedN  int
+	rtt     time.Duration // smoothed as RFC 6298 §2 does
+	rttVar  time.Duration
+	alive   time.Time // when the last answered probe was sent
 }
 
 type question struct {
@@ -66,18 +68,21 @@ func (e *Engine) addPair(l Local, t target) *pair {
 		return nil
 	}
 	p := &pair{local: l, remote: t.endpoint, kind: t.kind, limit: t.limit, nextAt: e.now}
-	if hold := e.tactics[0].Hold; hold > 0 && t.kind != Host && e.now.Equal(e.started) {
-		e.open(p)
-		p.nextAt = e.now.Add(hold)
+	if plain := e.tactics[0]; plain.Hold > 0 && t.kind != Host && e.now.Equal(e.started) {
+		p.openers = plain.Openers
 	}
 	e.pairs = append(e.pairs, p)
 	return p
 }
 
-// open sends the openers: they make our NAT expect the peer, and die on the way.
+// open sends the next opener, which makes our NAT expect the peer and dies on the
+// way: the TTLs grow while the peer's NAT is being opened from inside.
 func (e *Engine) open(p *pair) {
-	for _, ttl := range e.tactics[0].Openers {
-		e.probe(p, ttl)
+	plain := e.tactics[0]
+	e.probe(p, p.openers[0])
+	p.openers = p.openers[1:]
+	if p.nextAt = e.now.Add(plain.Hold / time.Duration(len(plain.Openers))); len(p.openers) == 0 {
+		p.nextAt = e.started.Add(plain.Hold)
 	}
 }
 
@@ -92,9 +97,10 @@ func (e *Engine) pair(l Local, remote netip.AddrPort) *pair {
 
 // run sends what is due and returns when the next thing is.
 func (e *Engine) run() (next time.Time) {
-	if e.probing() && (!e.now.Before(e.started.Add(attemptTime)) || e.report.Sent >= attemptProbes) {
-		e.finish()
+	if e.probing() && (!e.now.Before(e.started.Add(attemptTime)) || e.report.Sent-e.shots >= attemptProbes) {
+		e.finish(FoundNone)
 	}
+	next = e.fire()
 	kept := e.pairs[:0]
 	for _, p := range e.pairs {
 		if e.due(p) {
@@ -106,6 +112,13 @@ func (e *Engine) run() (next time.Time) {
 	}
 	clear(e.pairs[len(kept):])
 	e.pairs = kept
+	if e.stopped || !e.releaseAt.IsZero() && !e.now.Before(e.releaseAt) {
+		e.releaseAt = time.Time{}
+		e.release()
+	}
+	if !e.releaseAt.IsZero() && (next.IsZero() || e.releaseAt.Before(next)) {
+		next = e.releaseAt
+	}
 	if end := e.started.Add(attemptTime); e.probing() && (next.IsZero() || end.Before(next)) {
 		next = end
 	}
@@ -135,6 +148,10 @@ func (e *Engine) due(p *pair) bool {
 		return true
 	}
 	e.inSecond++
+	if len(p.openers) > 0 {
+		e.open(p)
+		return true
+	}
 	p.limit--
 	e.probe(p, 0)
 	p.tries++
@@ -150,6 +167,9 @@ func (e *Engine) probe(p *pair, ttl uint8) {
 	id := e.transactionID()
 	e.sequence++
 	e.report.Sent++
+	if e.probing() {
+		e.outcomes[p.tactic].Sent++
+	}
 	p.asked[p.askedN%len(p.asked)] = question{id, e.now}
 	p.askedN++
 	e.emit(Action{Op: Send, Local: p.local, To: p.remote, TTL: ttl, Data: e.keys.AppendProbe(nil, id, e.sequence)})
@@ -189,13 +209,14 @@ func (e *Engine) probed(l Local, from netip.AddrPort, in wire.Probe) {
 		if p = e.addPair(l, target{from, PeerReflexive, limit}); p == nil {
 			return // unanswered: a route that we have no room for must not count there
 		}
+		p.tactic = e.blame(l, from)
 	}
 	// Before the answer: data may be right behind it.
 	e.emit(Action{Op: Heard, Local: l, To: from, Kind: p.kind})
 	e.emit(Action{Op: Send, Local: l, To: from, Data: e.keys.AppendAnswer(nil, in.ID, from)})
 	if p.state == trying {
 		p.limit++
-		p.tries, p.nextAt = 0, e.now
+		p.tries, p.nextAt, p.openers = 0, e.now, nil
 	}
 }
 
@@ -204,7 +225,9 @@ func (e *Engine) probed(l Local, from netip.AddrPort, in wire.Probe) {
 func (e *Engine) answered(l Local, from netip.AddrPort, in wire.Probe) {
 	p := e.pair(l, from)
 	if p == nil {
-		e.stats.Strange++
+		if !e.hit(l, from, in.ID) {
+			e.stats.Strange++
+		}
 		return
 	}
 	for i := range p.asked {
@@ -216,6 +239,11 @@ func (e *Engine) answered(l Local, from netip.AddrPort, in wire.Probe) {
 			return
 		}
 	}
+	if a, ok := e.asked[in.ID]; ok && a.local == l && a.to == from {
+		delete(e.asked, in.ID)
+		e.confirm(p, a.sent)
+		return
+	}
 	e.stats.Strange++
 }
 
@@ -226,6 +254,7 @@ func (e *Engine) confirm(p *pair, sent time.Time) {
 		p.state = confirmed
 		if e.report.Confirmed++; e.report.Confirmed == 1 {
 			e.report.First = e.now.Sub(e.started)
+			e.decide(p.tactic)
 		}
 	}
 	if sent.After(p.alive) {
@@ -234,4 +263,21 @@ func (e *Engine) confirm(p *pair, sent time.Time) {
 	p.tries, p.nextAt = 0, e.now.Add(keepalive)
 	e.emit(Action{Op: Heard, Local: p.local, To: p.remote, Kind: p.kind})
 	e.emit(Action{Op: Confirmed, Local: p.local, To: p.remote, Kind: p.kind, RTT: p.rtt})
+}
+
+// decide ends the race: the first route is there.
+func (e *Engine) decide(winner int) {
+	if !e.probing() {
+		return // a route that came after the attempt
+	}
+	e.volleys, e.open4 = nil, 0
+	for i := range e.outcomes {
+		switch {
+		case i == winner:
+			e.outcomes[i].Result = Won
+		case e.outcomes[i].Result == Running:
+			e.outcomes[i].Result = NotNeeded
+		}
+	}
+	e.releaseAt = e.now.Add(releaseAfter)
 }

@@ -7,7 +7,9 @@ import (
 	"time"
 
 	"bodkin/internal/node"
+	"bodkin/nat"
 	"bodkin/natlab"
+	"bodkin/punch"
 )
 
 // Config is one run. The topology has the hosts "server", which is reachable, "a",
@@ -17,6 +19,9 @@ type Config struct {
 	// Limit is how long the dialler waits for a hole; 12 s if 0, in which an
 	// attempt that began at once is over.
 	Limit time.Duration
+	// Profiles, if not nil, are what a and b believe of their NATs instead of
+	// measuring them.
+	Profiles *[2]nat.Profile
 	// Observe, if not nil, is shown every packet.
 	Observe natlab.Observer
 }
@@ -41,6 +46,11 @@ type Result struct {
 	// Endpoint is where it leads.
 	Kind     string
 	Endpoint netip.AddrPort
+	// Tactic is what the dialler's hole came of, PacketsA and PacketsB what each side
+	// sent to open holes, SocketsA and SocketsB what each opened besides its own.
+	Tactic             punch.Name
+	PacketsA, PacketsB int
+	SocketsA, SocketsB int
 	// Why says what was in the way, where Direct is false.
 	Why string
 }
@@ -75,10 +85,14 @@ func Punch(cfg Config) (Result, error) {
 	if r.server, err = newServer(sim, cfg.Topology.Seed); err != nil {
 		return Result{}, err
 	}
-	if r.a, err = r.server.newNode("a", cfg.Topology.Seed); err != nil {
+	var believed [2]*nat.Profile
+	if p := cfg.Profiles; p != nil {
+		believed = [2]*nat.Profile{&p[0], &p[1]}
+	}
+	if r.a, err = r.server.newNode("a", cfg.Topology.Seed, believed[0]); err != nil {
 		return Result{}, err
 	}
-	if r.b, err = r.server.newNode("b", cfg.Topology.Seed); err != nil {
+	if r.b, err = r.server.newNode("b", cfg.Topology.Seed, believed[1]); err != nil {
 		return Result{}, err
 	}
 	return r.punch(cfg.Limit), nil
@@ -113,7 +127,9 @@ func (r *run) punch(limit time.Duration) Result {
 	r.a.flow()
 	res := &r.result
 	res.Direct = r.sim.Run(limit, func() bool { return !r.a.direct.IsZero() && !r.b.direct.IsZero() })
+	res.PacketsA, res.PacketsB = r.a.toPeer, r.b.toPeer
 	res.Packets = r.a.toPeer + r.b.toPeer
+	res.SocketsA, res.SocketsB = r.a.most, r.b.most
 	res.Control = r.a.toServer - sentA + r.b.toServer - sentB
 	res.RelayedBytes = r.server.registry.Stats().RelayedBytes
 	res.ToDirect, res.Introduced, res.Told = r.since(r.a.direct), r.since(r.a.introduced), r.since(r.b.introduced)

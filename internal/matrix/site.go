@@ -10,6 +10,7 @@ import (
 	"bodkin/internal/node"
 	"bodkin/internal/path"
 	"bodkin/internal/wire"
+	"bodkin/nat"
 	"bodkin/natlab"
 	"bodkin/peer"
 	"bodkin/punch"
@@ -77,7 +78,10 @@ type site struct {
 	id     peer.ID
 	server *server
 	links  []netip.Prefix
+	host   *natlab.SimHost
 	socket *natlab.SimSocket
+	extra  map[punch.Local]*natlab.SimSocket // those that the core asked for
+	most   int                               // of them at one time
 	core   *node.Core
 	timer  *natlab.Timer
 
@@ -101,15 +105,18 @@ const (
 	local6 punch.Local = 2
 )
 
-func (s *server) newNode(name string, seed uint64) (*site, error) {
+func (s *server) newNode(name string, seed uint64, profile *nat.Profile) (*site, error) {
 	h, key := s.sim.Host(name), keyOf(seed, name)
-	x := &site{sim: s.sim, id: key.ID(), server: s, links: h.Prefixes(), heard: make(map[path.Key]time.Time)}
+	x := &site{
+		sim: s.sim, id: key.ID(), server: s, links: h.Prefixes(), host: h,
+		heard: make(map[path.Key]time.Time), extra: make(map[punch.Local]*natlab.SimSocket),
+	}
 	x.core = node.New(node.Config{
-		Key: key, Server: s.id, Instance: chance(seed, "instance "+name).Uint64() | 1, Direct: true, Rand: chance(seed, name),
+		Key: key, Server: s.id, Instance: chance(seed, "instance "+name).Uint64() | 1, Direct: true, Profile: profile, Rand: chance(seed, name),
 	})
 	x.timer = s.sim.NewTimer(func() { x.step(node.Input{Op: node.Tick}) })
 	var err error
-	x.socket, err = h.Bind(0, x.receive)
+	x.socket, err = h.Bind(0, func(now time.Time, from netip.AddrPort, b []byte) { x.receive(now, local(from), from, b) })
 	return x, err
 }
 
@@ -135,8 +142,8 @@ func local(a netip.AddrPort) punch.Local {
 }
 
 // receive takes a packet as the data plane of a node does.
-func (x *site) receive(now time.Time, from netip.AddrPort, b []byte) {
-	key := path.Key{Local: local(from), To: from}
+func (x *site) receive(now time.Time, at punch.Local, from netip.AddrPort, b []byte) {
+	key := path.Key{Local: at, To: from}
 	switch wire.Classify(b, x.isServer(from)) {
 	case wire.ClassSTUN:
 		x.step(node.Input{Op: node.Packet, Local: key.Local, From: from, Data: append([]byte(nil), b...)})
@@ -178,7 +185,14 @@ func (x *site) do(a node.Action) {
 		} else {
 			x.toPeer++
 		}
-		_ = x.socket.Send(a.By.To, a.TTL, a.Data)
+		_ = x.from(a.By.Local).Send(a.By.To, a.TTL, a.Data)
+	case node.Bind:
+		x.bind(a.By.Local)
+	case node.Unbind:
+		if s := x.extra[a.By.Local]; s != nil {
+			s.Close()
+			delete(x.extra, a.By.Local)
+		}
 	case node.Registered:
 		x.registered = true
 	case node.RegisterFailed:
@@ -189,6 +203,26 @@ func (x *site) do(a node.Action) {
 		x.happened(a.Event)
 	default: // the rest is for the data plane
 	}
+}
+
+// bind opens a socket that the core asked for.
+func (x *site) bind(l punch.Local) {
+	s, err := x.host.Bind(0, func(now time.Time, from netip.AddrPort, b []byte) { x.receive(now, l, from, b) })
+	if err != nil {
+		return
+	}
+	x.extra[l] = s
+	x.most = max(x.most, len(x.extra))
+	bound := netip.AddrPortFrom(netip.IPv4Unspecified(), s.Port())
+	x.sim.After(0, func() { x.step(node.Input{Op: node.Bound, Local: l, From: bound}) })
+}
+
+// from is the socket that a Local names.
+func (x *site) from(l punch.Local) *natlab.SimSocket {
+	if s := x.extra[l]; s != nil {
+		return s
+	}
+	return x.socket
 }
 
 func (x *site) happened(h path.Happening) {
@@ -220,7 +254,7 @@ func (x *site) flow() {
 	if best.Channel != 0 {
 		data = wire.AppendChannelData(nil, best.Channel, data)
 	}
-	_ = x.socket.Send(best.To, 0, data)
+	_ = x.from(best.Local).Send(best.To, 0, data)
 	if now := x.sim.Now(); now.Sub(x.kicked) >= activeEvery {
 		x.kicked = now
 		x.step(node.Input{Op: node.Active, Overlay: x.overlay, By: best.Key, Heard: x.heard[best.Key]})

@@ -9,6 +9,7 @@ import (
 
 	"bodkin/internal/path"
 	"bodkin/internal/wire"
+	"bodkin/nat"
 	"bodkin/peer"
 	"bodkin/punch"
 	"bodkin/rendezvous"
@@ -21,7 +22,9 @@ type Config struct {
 	Instance uint64    // drawn at random by each process
 	Peers    []peer.ID // who may be introduced to us; nil: anybody
 	Direct   bool      // whether to punch at all
-	Rand     io.Reader // crypto/rand if nil
+	// Profile, if not nil, is believed instead of measuring the NAT.
+	Profile *nat.Profile
+	Rand    io.Reader // crypto/rand if nil
 }
 
 // Op says what an Input or an Action is.
@@ -35,6 +38,8 @@ const (
 	Resolved
 	// Packet is a STUN packet that came to Local.
 	Packet
+	// Bound says that the socket Local is open, bound to From, after a Bind.
+	Bound
 	// Dial says that somebody wants to reach ID; Release of an Overlay that
 	// nobody does any more; Retain that a session with it is open.
 	Dial
@@ -54,6 +59,10 @@ const (
 const (
 	// Send asks to send Data, with a TTL if not 0.
 	Send Op = iota + 32
+	// Bind asks for one more UDP socket of IPv4, By.Local, and Unbind closes it. One
+	// that cannot be opened is left out.
+	Bind
+	Unbind
 	// Resolve asks to look the server's name up again.
 	Resolve
 	// Servers names the endpoints that relayed data may come from.
@@ -120,8 +129,9 @@ type Core struct {
 	up        bool // registered
 	accepting bool
 	members   []*member
-	byOverlay map[netip.Addr]*member // aliases included
-	asks      map[uint64]*member     // by the agent's token
+	byOverlay map[netip.Addr]*member  // aliases included
+	asks      map[uint64]*member      // by the agent's token
+	extra     map[punch.Local]*member // sockets that were asked for, and for whom
 	token     uint64
 	offers    map[origin]uint64 // the highest counter of each process's offers
 
@@ -141,11 +151,15 @@ func New(cfg Config) *Core {
 		cfg:       cfg,
 		byOverlay: make(map[netip.Addr]*member),
 		asks:      make(map[uint64]*member),
+		extra:     make(map[punch.Local]*member),
 		offers:    make(map[origin]uint64),
 	}
 	c.self = path.Self{
 		Key: cfg.Key, Server: cfg.Server, Instance: cfg.Instance, Rand: cfg.Rand,
 		Side: punch.Side{ID: cfg.Key.ID()},
+	}
+	if cfg.Profile != nil {
+		c.self.Side.Profile = *cfg.Profile
 	}
 	c.newAgent()
 	return c
@@ -162,6 +176,8 @@ func (c *Core) Step(now time.Time, in Input, out []Action) (actions []Action, ne
 		c.resolve(in.Servers)
 	case Packet:
 		c.packet(in)
+	case Bound:
+		c.bound(in)
 	case Dial:
 		c.dial(in.ID)
 	case Release:
@@ -240,6 +256,13 @@ func (c *Core) packet(in Input) {
 		}
 	}
 	c.ignored.add(unknownSession, 1)
+}
+
+// bound tells who asked for a socket that it is open.
+func (c *Core) bound(in Input) {
+	if m := c.extra[in.Local]; m != nil {
+		c.step(m, path.Input{Op: path.Bound, By: path.Key{Local: in.Local, To: in.From}})
+	}
 }
 
 // network takes in which sockets and addresses there are now.

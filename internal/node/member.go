@@ -86,6 +86,7 @@ func (c *Core) alias(m *member, instance uint64) *member {
 		// It was another process's until now, which is gone.
 		c.emit(Action{Op: Happened, ID: m.peer.ID, Overlay: m.overlay, Event: path.Happening{Kind: path.Restarted}})
 	}
+	c.step(m, path.Input{Op: path.Forget})
 	for _, a := range c.addresses(m) {
 		c.byOverlay[a] = other
 		c.emit(Action{Op: Alias, ID: m.peer.ID, Overlay: a, Of: other.overlay})
@@ -119,6 +120,7 @@ func (c *Core) addresses(m *member) (out []netip.Addr) {
 }
 
 func (c *Core) remove(m *member) {
+	c.step(m, path.Input{Op: path.Forget})
 	for _, a := range c.addresses(m) {
 		delete(c.byOverlay, a)
 	}
@@ -150,6 +152,12 @@ func (c *Core) step(m *member, in path.Input) {
 			c.emit(Action{Op: Unhear, By: a.By})
 		case path.Publish:
 			c.emit(Action{Op: Publish, ID: m.peer.ID, Overlay: m.overlay, Routes: a.Routes})
+		case path.Bind:
+			c.extra[a.By.Local] = m
+			c.emit(Action{Op: Bind, By: a.By})
+		case path.Unbind:
+			delete(c.extra, a.By.Local)
+			c.emit(Action{Op: Unbind, By: a.By})
 		case path.Event:
 			c.emit(Action{Op: Happened, ID: m.peer.ID, Overlay: m.overlay, Event: a.Event})
 		default: // inputs

@@ -52,6 +52,10 @@ func (p *Peer) step(a *attempt, in punch.Input) {
 			if !p.kept(key) {
 				p.removeRoute(key, "no answer")
 			}
+		case punch.Bind:
+			p.emit(Action{Op: Bind, By: key})
+		case punch.Unbind:
+			p.emit(Action{Op: Unbind, By: key})
 		case punch.Done:
 			p.event(Happening{Kind: AttemptEnded, Report: o.Report})
 		default: // inputs

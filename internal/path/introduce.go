@@ -107,6 +107,7 @@ func (p *Peer) punch(ours bool, nonce [32]byte, self, other punch.Side) {
 	}
 	a := &attempt{ours: ours, engine: punch.NewEngine(punch.Config{
 		Self: self, Other: other, Secret: p.secret, Nonce: nonce, Links: p.self.Links, Rand: p.self.Rand,
+		NewLocal: p.self.NewLocal, Memory: &p.memory,
 	})}
 	p.sweep()
 	if len(p.attempts) == maxAttempts {
@@ -122,6 +123,7 @@ func (p *Peer) punch(ours bool, nonce [32]byte, self, other punch.Side) {
 // drop ends an attempt with the routes that nobody else keeps alive.
 func (p *Peer) drop(a *attempt) {
 	p.attempts = slices.DeleteFunc(p.attempts, func(b *attempt) bool { return b == a })
+	p.step(a, punch.Input{Op: punch.Close})
 	p.retire(a)
 	for _, r := range slices.Clone(p.routes) {
 		if r.Direct() && !p.kept(r.Key) {
@@ -150,6 +152,7 @@ func (p *Peer) askFailed(in Input) {
 // forget drops everything about a process of the peer that is no longer there.
 func (p *Peer) forget(reason string) {
 	for _, a := range p.attempts {
+		p.step(a, punch.Input{Op: punch.Close})
 		p.retire(a)
 	}
 	p.attempts = nil

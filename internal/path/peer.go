@@ -21,7 +21,18 @@ type Self struct {
 	Links    []netip.Prefix
 	Sockets  []LocalSocket
 	Offers   uint64 // counts the offers of this instance
+	Extra    uint32 // counts the sockets that were asked for with Bind
 	Rand     io.Reader
+}
+
+// firstExtra keeps the numbers of sockets that were asked for apart from those that
+// there are from the start.
+const firstExtra punch.Local = 1 << 10
+
+// NewLocal numbers a socket that is to be opened.
+func (s *Self) NewLocal() punch.Local {
+	s.Extra++
+	return firstExtra + punch.Local(s.Extra)
 }
 
 // LocalSocket is a socket by its number, and where it is bound.
@@ -62,8 +73,15 @@ const (
 	// that it has that one, which was another until now.
 	ChannelLost
 	Relay
-	// NetworkChanged says that Self has other sockets or addresses now.
+	// NetworkChanged says that Self has other sockets or addresses now,
+	// ProfileChanged that other tactics are possible with what Self now knows of its
+	// NAT.
 	NetworkChanged
+	ProfileChanged
+	// Bound says that the socket By.Local is open, at By.To, after a Bind.
+	Bound
+	// Forget ends everything.
+	Forget
 	// Tick says only that it is later.
 	Tick
 )
@@ -79,6 +97,9 @@ const (
 	Unhear
 	// Publish says which Routes there are, best first.
 	Publish
+	// Bind asks for one more UDP socket of IPv4, By.Local; Unbind closes it.
+	Bind
+	Unbind
 	// Event tells what happened, in Event.
 	Event
 )
@@ -123,6 +144,7 @@ type Peer struct {
 	lastSeen uint64     // the highest counter of its offers
 	backoff  time.Duration
 	checked  time.Time
+	memory   punch.Memory
 
 	// Stats counts probes that were not believed.
 	Stats punch.Stats
@@ -227,6 +249,20 @@ func (p *Peer) Step(now time.Time, in Input, out []Action) (actions []Action, ne
 		p.addRoute(Route{Key: in.By, Since: now})
 	case NetworkChanged:
 		p.networkChanged()
+	case ProfileChanged:
+		if p.wanted && !p.has(Route.Direct) {
+			p.askSoon(0)
+		}
+	case Bound:
+		for _, a := range p.attempts {
+			if a.engine.Owns(in.By.Local) {
+				p.step(a, punch.Input{Op: punch.Open, Local: in.By.Local, From: in.By.To})
+			}
+		}
+	case Forget:
+		for _, a := range p.attempts {
+			p.step(a, punch.Input{Op: punch.Close})
+		}
 	default: // Tick: nothing but the time
 	}
 	next = p.run()
@@ -306,8 +342,10 @@ func (p *Peer) packet(in Input) {
 // ones that are gone are gone too.
 func (p *Peer) networkChanged() {
 	exists := func(l punch.Local) bool {
-		return slices.ContainsFunc(p.self.Sockets, func(s LocalSocket) bool { return s.Local == l })
+		return slices.ContainsFunc(p.self.Sockets, func(s LocalSocket) bool { return s.Local == l }) ||
+			slices.ContainsFunc(p.attempts, func(a *attempt) bool { return a.engine.Owns(l) })
 	}
+	p.memory = punch.Memory{} // of another network
 	for _, r := range slices.Clone(p.routes) {
 		if !exists(r.Local) {
 			p.removeRoute(r.Key, "socket closed")

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
+	"time"
 )
 
 // packetSize is what a reader makes room for: more than any link's MTU that a
@@ -20,18 +22,16 @@ func (s *Socket) Read(deliver func(from netip.AddrPort, b []byte)) error {
 // a time: done follows the packets that came in one call of the system's, and their
 // bytes stay as they are until it returns.
 func (s *Socket) ReadBatches(deliver func(from netip.AddrPort, b []byte), done func()) error {
-	read := s.readOne
-	switch {
-	case s.udp != nil && canBatch:
-		read = s.readBatch
-	case s.udp != nil:
-		read = s.readUDP
-	}
-	next := read(deliver)
+	next := s.reader()(deliver)
 	for {
 		err := next()
 		done()
 		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded) && s.grow.Load():
+			_ = s.udp.SetReadDeadline(time.Time{})
+			s.small = false
+			s.enlarge()
+			next = s.reader()(deliver)
 		case err == nil, isErrno(err, errnosPassing):
 		case errors.Is(err, net.ErrClosed):
 			return nil
@@ -41,7 +41,19 @@ func (s *Socket) ReadBatches(deliver func(from netip.AddrPort, b []byte), done f
 	}
 }
 
-// readUDP reads packet by packet, where the system has no call for more.
+// reader is how the socket is read best.
+func (s *Socket) reader() func(func(netip.AddrPort, []byte)) func() error {
+	switch {
+	case s.udp == nil:
+		return s.readOne
+	case s.small, !canBatch:
+		return s.readUDP
+	}
+	return s.readBatch
+}
+
+// readUDP reads packet by packet: on a small socket, and where the system has no
+// call for more.
 func (s *Socket) readUDP(deliver func(netip.AddrPort, []byte)) func() error {
 	b := make([]byte, packetSize)
 	return func() error {

@@ -50,6 +50,9 @@ type Socket struct {
 	local netip.AddrPort
 	gro   bool
 	gso   bool
+	// small says that the reader has yet to make room for much; grow tells it to.
+	small bool
+	grow  atomic.Bool
 	// refused is when the way out last refused to segment, UnixNano.
 	refused atomic.Int64
 	// Dropped counts packets that the system would not take.
@@ -63,6 +66,17 @@ type writer interface {
 
 // Open makes a socket on n; network is udp4 or udp6.
 func Open(ctx context.Context, n Network, network string, local netip.AddrPort) (*Socket, error) {
+	s, err := OpenSmall(ctx, n, network, local)
+	if err == nil && s.udp != nil {
+		s.small = false
+		s.enlarge()
+	}
+	return s, err
+}
+
+// OpenSmall is Open for one of many sockets that wait for a few packets: it takes
+// little memory until Grow.
+func OpenSmall(ctx context.Context, n Network, network string, local netip.AddrPort) (*Socket, error) {
 	conn, err := n.ListenPacket(ctx, network, local)
 	if err != nil {
 		return nil, err
@@ -74,11 +88,23 @@ func Open(ctx context.Context, n Network, network string, local netip.AddrPort) 
 	}
 	s := &Socket{conn: conn, local: unmap(bound.AddrPort())}
 	if udp, ok := conn.(*net.UDPConn); ok {
-		s.udp, s.out = udp, udp
-		setBuffers(udp, bufferSize)
-		s.gro, s.gso = enableGRO(udp), canSegment(udp)
+		s.udp, s.out, s.small = udp, udp, true
+		s.gso = canSegment(udp)
 	}
 	return s, nil
+}
+
+func (s *Socket) enlarge() {
+	setBuffers(s.udp, bufferSize)
+	s.gro = enableGRO(s.udp)
+}
+
+// Grow makes room for a peer's data on a socket of OpenSmall. It may be called
+// again, and while Read runs, which does the work.
+func (s *Socket) Grow() {
+	if s.udp != nil && !s.grow.Swap(true) {
+		_ = s.udp.SetReadDeadline(time.Unix(1, 0)) // wakes the reader
+	}
 }
 
 // Local is the endpoint that the socket is bound to.
