@@ -82,7 +82,7 @@ func wireshark(t *testing.T, capture string) []dissected {
 // ours are the attributes that Wireshark has no name for, and says so. STUN has no
 // private numbers; these are unassigned.
 var ours = func() map[string]bool {
-	out := make(map[string]bool)
+	out := map[string]bool{fmt.Sprintf("0x%04x", uint16(wire.AttrOtherPorts)): true}
 	for a := wire.AttrHandle; a <= wire.AttrSession; a++ {
 		out[fmt.Sprintf("0x%04x", uint16(a))] = true
 	}

@@ -44,8 +44,8 @@ func FuzzRegistry(f *testing.F) {
 		genuine = append(genuine, string(p.data))
 	}
 	f.Add([]byte{})
-	f.Add(wire.AppendBindingRequest(nil, wire.TransactionID{1}))
-	f.Add(wire.AddFingerprint(wire.AppendBindingRequest(nil, wire.TransactionID{1})))
+	f.Add(wire.BindingRequest{ID: wire.TransactionID{1}}.Append(nil))
+	f.Add(wire.BindingRequest{ID: wire.TransactionID{1}, Fingerprint: true}.Append(nil))
 	unknown := &stun.Message{Type: stun.BindingRequest}
 	unknown.WriteHeader()
 	unknown.Add(0x0003, make([]byte, 4))

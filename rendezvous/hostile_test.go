@@ -276,7 +276,7 @@ func TestBindingIsLimitedByPrefix(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 1)
 	r := w.serve(Limits{})
-	request := wire.AppendBindingRequest(nil, wire.TransactionID{1})
+	request := wire.BindingRequest{ID: wire.TransactionID{1}}.Append(nil)
 	ask := func(format string, n int) (answers int) {
 		for i := range n {
 			out, _ := r.Step(w.now, 0, ap(fmt.Sprintf(format, i%200)), slices.Clone(request), nil)
@@ -307,7 +307,7 @@ func TestUnprovedSourcesCostNoMemory(t *testing.T) {
 	for i := range 5000 {
 		from := netip.AddrPortFrom(netip.AddrFrom4([4]byte{byte(i), byte(i >> 8), 7, 1}), 7)
 		for _, data := range [][]byte{
-			wire.AppendBindingRequest(nil, wire.TransactionID{1}),
+			wire.BindingRequest{ID: wire.TransactionID{1}}.Append(nil),
 			wire.AppendRegister(nil, wire.TransactionID{2}, nil, nil),
 			wire.AppendRegister(nil, wire.TransactionID{3}, []byte("nonce"), make([]byte, 300)),
 			wire.AppendChannelData(nil, 0x4000, make([]byte, 100)),

@@ -314,14 +314,12 @@ func (r *Registry) binding(local int, from netip.AddrPort, m *stun.Message) {
 		r.stats.Malformed++ // another protocol's packet, if we believe it (§6.3)
 		return
 	}
-	answer := wire.AppendBindingAnswer(nil, m.TransactionID, from)
+	a := wire.BindingAnswer{ID: m.TransactionID, Mapped: from, Fingerprint: fingerprint}
 	unknown := unknownRequired(m)
 	if len(unknown) > 0 {
-		answer = wire.AppendError(nil, m, int(stun.CodeUnknownAttribute), nil, unknown...)
+		a.Code, a.Unknown = int(stun.CodeUnknownAttribute), unknown
 	}
-	if fingerprint {
-		answer = wire.AddFingerprint(answer)
-	}
+	answer := a.Append(nil)
 	if len(unknown) > 0 && len(answer) > len(m.Raw) {
 		r.stats.Limited++
 		return

@@ -154,14 +154,14 @@ func TestBindingOverIPv6(t *testing.T) {
 	t.Parallel()
 	r := NewRegistry(serverKey, Limits{}, nil)
 	for _, from := range []string{"[2001:db8::7]:7", "[::ffff:192.0.2.7]:7"} {
-		out, _ := r.Step(time.Now(), 0, ap(from), wire.AppendBindingRequest(nil, wire.TransactionID{1}), nil)
+		out, _ := r.Step(time.Now(), 0, ap(from), wire.BindingRequest{ID: wire.TransactionID{1}}.Append(nil), nil)
 		m, err := wire.Decode(out[0].Data)
 		if err != nil {
 			t.Fatal(err)
 		}
 		want := ap(from)
-		if got, ok := wire.MappedAddress(m); !ok || got != netip.AddrPortFrom(want.Addr().Unmap(), want.Port()) {
-			t.Errorf("%v is mapped at %v", from, got)
+		if got, err := wire.ParseBindingAnswer(m); err != nil || got.Mapped != netip.AddrPortFrom(want.Addr().Unmap(), want.Port()) {
+			t.Errorf("%v is mapped at %v, %v", from, got, err)
 		}
 	}
 }

@@ -251,7 +251,7 @@ func TestStrayPacketsAreCounted(t *testing.T) {
 	keys := wire.NewProbeKeys(secret, [32]byte{1}, mallory.ID(), a.key.ID())
 	done := len(a.done)
 	a.step(Input{Op: Packet, Local: 1, From: from, Data: keys.AppendProbe(nil, wire.TransactionID{1}, 1)})
-	a.step(Input{Op: Packet, Local: 1, From: from, Data: wire.AppendBindingRequest(nil, wire.TransactionID{1})})
+	a.step(Input{Op: Packet, Local: 1, From: from, Data: wire.BindingRequest{ID: wire.TransactionID{1}}.Append(nil)})
 	a.step(Input{Op: Packet, Local: 1, From: from})
 	a.step(Input{Op: Packet, Local: 1, From: server, Data: []byte("not a message")})
 	want := map[string]uint64{"unknown-session": 1, "malformed-probe": 2, "malformed-server-message": 1}

@@ -173,7 +173,7 @@ func channelData(k Key, data string) []byte {
 
 func TestDeliverClassifies(t *testing.T) {
 	t.Parallel()
-	stun := wire.AppendBindingRequest(nil, wire.TransactionID{1})
+	stun := wire.BindingRequest{ID: wire.TransactionID{1}}.Append(nil)
 	noCookie := bytes.Clone(stun)
 	noCookie[4]++
 	unknown := Key{Local: 1, To: serverAt, Channel: wire.FirstServedChannel + 9}
@@ -242,7 +242,7 @@ func TestDeliverClassifies(t *testing.T) {
 
 func FuzzDeliver(f *testing.F) {
 	f.Add([]byte{}, uint8(0))
-	f.Add(wire.AppendBindingRequest(nil, wire.TransactionID{1}), uint8(0))
+	f.Add(wire.BindingRequest{ID: wire.TransactionID{1}}.Append(nil), uint8(0))
 	f.Add(channelData(channel, "data"), uint8(1))
 	f.Add([]byte("\x40\x00\xff\xff"), uint8(1))
 	f.Add([]byte("\xc0\x00\x00\x00\x01"), uint8(2))

@@ -30,6 +30,8 @@ var (
 	endpointA6 = netip.MustParseAddrPort("[2001:db8::a]:40006")
 	endpointB  = netip.MustParseAddrPort("198.51.100.20:50002")
 
+	serverOther = netip.MustParseAddrPort("203.0.113.2:3479")
+
 	sessionNonce = [32]byte(bytes.Repeat([]byte{0x5e}, 32))
 )
 
@@ -171,19 +173,22 @@ func messages() []message {
 	gone := move
 	gone.Gone = true
 	return []message{
-		{name: "binding", again: againBinding, build: func() []byte {
-			return wire.AppendBindingRequest(nil, transaction(1))
-		}},
-		{name: "binding-answer", again: againBinding, build: func() []byte {
-			return wire.AppendBindingAnswer(nil, transaction(1), endpointA)
-		}},
-		{name: "binding-answer-ipv6", again: againBinding, build: func() []byte {
-			return wire.AppendBindingAnswer(nil, transaction(1), endpointA6)
-		}},
-		{name: "binding-answer-fingerprint", again: againBinding, build: func() []byte {
-			return wire.AddFingerprint(wire.AppendBindingAnswer(nil, transaction(1), endpointA))
-		}},
-		errorMessage("binding-error", stun.BindingRequest, transaction(1), int(stun.CodeUnknownAttribute), "", 0x0003, 0x0024),
+		bindingRequest("binding", wire.BindingRequest{ID: transaction(1)}),
+		bindingAnswer("binding-answer", wire.BindingAnswer{ID: transaction(1), Mapped: endpointA}),
+		bindingAnswer("binding-answer-ipv6", wire.BindingAnswer{ID: transaction(1), Mapped: endpointA6}),
+		bindingAnswer("binding-answer-fingerprint", wire.BindingAnswer{ID: transaction(1), Mapped: endpointA, Fingerprint: true}),
+		bindingRequest("binding-other-ports", wire.BindingRequest{ID: transaction(1), OtherPorts: true}),
+		bindingAnswer("binding-other-ports-answer", wire.BindingAnswer{ID: transaction(1), Mapped: endpointA, OtherPorts: []uint16{3479}}),
+		bindingRequest("binding-change", wire.BindingRequest{ID: transaction(1), ChangeIP: true, ChangePort: true}),
+		bindingAnswer("binding-change-answer", wire.BindingAnswer{
+			ID: transaction(1), Mapped: endpointA, Plain: true, Origin: serverOther, Other: serverOther,
+		}),
+		bindingRequest("binding-response-port", wire.BindingRequest{ID: transaction(1), ResponsePort: 40002}),
+		bindingRequest("binding-padding", wire.BindingRequest{ID: transaction(1), Padding: 8}),
+		bindingAnswer("binding-padding-answer", wire.BindingAnswer{ID: transaction(1), Mapped: endpointA, Padding: 8}),
+		bindingAnswer("binding-error", wire.BindingAnswer{
+			ID: transaction(1), Code: int(stun.CodeUnknownAttribute), Unknown: []stun.AttrType{stun.AttrChangeRequest, 0x0024},
+		}),
 
 		{name: "register-hello", again: againRegister, build: func() []byte {
 			return wire.AppendRegister(nil, transaction(2), nil, nil)

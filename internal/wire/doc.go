@@ -37,14 +37,15 @@ const (
 )
 
 // STUN attributes of ours, from the unassigned part of the comprehension-optional
-// range. Those from 0xC0C0 on stand only inside a SEALED, BOX or OFFER.
+// range. Those from 0xC0C0 to 0xC0CA stand only inside a SEALED, BOX or OFFER.
 const (
-	AttrHandle   stun.AttrType = 0xC0B0 // 8 bytes: names a registration at its server
-	AttrSequence stun.AttrType = 0xC0B1 // 8 bytes: counts one sender's messages, from 1
-	AttrSealed   stun.AttrType = 0xC0B2 // AEAD of attributes; last in its message
-	AttrBox      stun.AttrType = 0xC0B3 // attributes sealed to a key (peer.Key.Seal)
-	AttrSession  stun.AttrType = 0xC0B4 // 8 bytes: names the introduction that a probe belongs to
-	AttrPadding  stun.AttrType = 0x0026 // RFC 5780 §7.6
+	AttrHandle     stun.AttrType = 0xC0B0 // 8 bytes: names a registration at its server
+	AttrSequence   stun.AttrType = 0xC0B1 // 8 bytes: counts one sender's messages, from 1
+	AttrSealed     stun.AttrType = 0xC0B2 // AEAD of attributes; last in its message
+	AttrBox        stun.AttrType = 0xC0B3 // attributes sealed to a key (peer.Key.Seal)
+	AttrSession    stun.AttrType = 0xC0B4 // 8 bytes: names the introduction that a probe belongs to
+	AttrPadding    stun.AttrType = 0x0026 // RFC 5780 §7.6
+	AttrOtherPorts stun.AttrType = 0xC0CB // 2 bytes each: further ports of a server
 
 	AttrPeerID       stun.AttrType = 0xC0C0 // 32 bytes
 	AttrInstance     stun.AttrType = 0xC0C1 // 8 bytes
@@ -79,6 +80,9 @@ const (
 	// MaxMessage is the largest control message. With IPv6 and UDP headers it
 	// fits the 1280 bytes that every IPv6 link carries.
 	MaxMessage = 1232
+	// MaxPadded is the largest Binding request or answer: with PADDING it may be
+	// longer than any link takes at once, to find out about fragments.
+	MaxPadded = 2048
 	// MaxDescription bounds what a registration makes a server keep.
 	MaxDescription = 400
 	// TagSize is the size of one policy tag, MaxTags how many a Register holds.

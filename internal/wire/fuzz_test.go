@@ -105,7 +105,6 @@ func FuzzEnvelope(f *testing.F) {
 		if !bytes.Equal(m.Raw, b) {
 			t.Errorf("%x became %x", b, m.Raw)
 		}
-		_, _ = wire.MappedAddress(m)
 		_ = (&wire.Integrity{}).Check(m)
 		e, err := wire.ParseEnvelope(m)
 		if err != nil {
@@ -128,6 +127,44 @@ func FuzzOpenRegister(f *testing.F) {
 		m.Type = stun.NewType(wire.Register, stun.ClassRequest)
 		if _, err := wire.OpenRegister(m, keyServer); err == nil && !bytes.Equal(b, golden("register")) {
 			t.Errorf("%x opened", b)
+		}
+	})
+}
+
+// FuzzBinding parses requests and answers: what is taken, is written in one form.
+func FuzzBinding(f *testing.F) {
+	seeds(f)
+	for _, v := range rfc5769 {
+		f.Add(unhex(v))
+	}
+	again := func(t *testing.T, b, once []byte, parse func(*stun.Message) ([]byte, error)) {
+		t.Helper()
+		m, err := wire.Decode(once)
+		if err != nil {
+			t.Fatalf("%x became %x: %v", b, once, err)
+		}
+		if twice, err := parse(m); err != nil || !bytes.Equal(once, twice) {
+			t.Errorf("%x became %x, and that %x, %v", b, once, twice, err)
+		}
+	}
+	request := func(m *stun.Message) ([]byte, error) {
+		r, err := wire.ParseBindingRequest(m)
+		return r.Append(nil), err
+	}
+	answer := func(m *stun.Message) ([]byte, error) {
+		a, err := wire.ParseBindingAnswer(m)
+		return a.Append(nil), err
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, err := wire.Decode(b)
+		if err != nil {
+			return
+		}
+		if once, err := request(m); err == nil {
+			again(t, b, once, request)
+		}
+		if once, err := answer(m); err == nil {
+			again(t, b, once, answer)
 		}
 	})
 }

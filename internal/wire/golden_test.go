@@ -2,7 +2,6 @@ package wire_test
 
 import (
 	"bytes"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -211,23 +210,34 @@ func TestUnprovedSourcesGetNoMoreThanTheySent(t *testing.T) {
 	}
 }
 
-func againBinding(b []byte) ([]byte, error) {
-	m, err := wire.Decode(b)
-	if err != nil {
-		return nil, err
+func bindingRequest(name string, r wire.BindingRequest) message {
+	return message{
+		name:  name,
+		build: func() []byte { return r.Append(nil) },
+		again: func(b []byte) ([]byte, error) {
+			m, err := wire.Decode(b)
+			if err != nil {
+				return nil, err
+			}
+			r, err := wire.ParseBindingRequest(m)
+			return r.Append(nil), err
+		},
 	}
-	if m.Type == stun.BindingRequest {
-		return wire.AppendBindingRequest(nil, m.TransactionID), nil
+}
+
+func bindingAnswer(name string, a wire.BindingAnswer) message {
+	return message{
+		name:  name,
+		build: func() []byte { return a.Append(nil) },
+		again: func(b []byte) ([]byte, error) {
+			m, err := wire.Decode(b)
+			if err != nil {
+				return nil, err
+			}
+			a, err := wire.ParseBindingAnswer(m)
+			return a.Append(nil), err
+		},
 	}
-	e, ok := wire.MappedAddress(m)
-	if !ok {
-		return nil, wire.ErrMalformed
-	}
-	answer := wire.AppendBindingAnswer(nil, m.TransactionID, e)
-	if stun.Fingerprint.Check(m) == nil {
-		answer = wire.AddFingerprint(answer)
-	}
-	return answer, nil
 }
 
 func againRegister(b []byte) ([]byte, error) {
@@ -260,13 +270,13 @@ func trustsProbe(k wire.ProbeKeys) func([]byte) bool {
 	}
 }
 
-func errorMessage(name string, request stun.MessageType, id wire.TransactionID, code int, nonce string, unknown ...stun.AttrType) message {
-	build := func(code int, nonce []byte, unknown []stun.AttrType) []byte {
-		return wire.AppendError(nil, &stun.Message{Type: request, TransactionID: id}, code, nonce, unknown...)
+func errorMessage(name string, request stun.MessageType, id wire.TransactionID, code int, nonce string) message {
+	build := func(code int, nonce []byte) []byte {
+		return wire.AppendError(nil, &stun.Message{Type: request, TransactionID: id}, code, nonce)
 	}
 	return message{
 		name:  name,
-		build: func() []byte { return build(code, []byte(nonce), unknown) },
+		build: func() []byte { return build(code, []byte(nonce)) },
 		again: func(b []byte) ([]byte, error) {
 			m, err := wire.Decode(b)
 			if err != nil {
@@ -277,11 +287,7 @@ func errorMessage(name string, request stun.MessageType, id wire.TransactionID, 
 				return nil, err
 			}
 			nonce, _ := m.Get(stun.AttrNonce)
-			var u stun.UnknownAttributes
-			if err := u.GetFrom(m); err != nil && !errors.Is(err, stun.ErrAttributeNotFound) {
-				return nil, err
-			}
-			return build(int(c.Code), nonce, u), nil
+			return build(int(c.Code), nonce), nil
 		},
 	}
 }

@@ -59,7 +59,7 @@ func (k *Integrity) sum(raw []byte) (mac [sha256.Size]byte) {
 func Decode(b []byte) (*stun.Message, error) {
 	// pion/stun reads a type past its two zero bits (RFC 8489 §5), and so would
 	// take one message for another.
-	if Classify(b, false) != ClassSTUN || len(b) > MaxMessage || int(binary.BigEndian.Uint16(b[2:])) != len(b)-20 {
+	if Classify(b, false) != ClassSTUN || len(b) > maxSize(b) || int(binary.BigEndian.Uint16(b[2:])) != len(b)-20 {
 		return nil, ErrMalformed
 	}
 	m := &stun.Message{Raw: append([]byte(nil), b...)}
@@ -67,4 +67,12 @@ func Decode(b []byte) (*stun.Message, error) {
 		return nil, ErrMalformed
 	}
 	return m, nil
+}
+
+// maxSize is how long a message that begins like b may be.
+func maxSize(b []byte) int {
+	if binary.BigEndian.Uint16(b)&^0x0110 == uint16(stun.MethodBinding) {
+		return MaxPadded
+	}
+	return MaxMessage
 }

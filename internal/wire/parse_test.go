@@ -418,24 +418,29 @@ func TestMappedAddressMustBeWhole(t *testing.T) {
 		return out
 	}
 	v4, v6 := unhex("0001 bd53 e112a648"), unhex("0002 bd53 2113a9fa a29fb8b6 2a9f8fc4 0101010b")
-	if got, ok := wire.MappedAddress(build(stun.AttrXORMappedAddress, v4)); !ok || got != endpointA {
-		t.Errorf("%v, %v", got, ok)
+	if got, err := wire.ParseBindingAnswer(build(stun.AttrXORMappedAddress, v4)); err != nil || got.Mapped != endpointA {
+		t.Errorf("%v, %v", got, err)
 	}
 	for name, v := range map[string][]byte{
 		"empty": {}, "no family": {0, 0}, "short": v4[:7], "shorter": v4[:5], "long": append(slices.Clone(v4), 0),
 		"IPv6 cut to IPv4": v6[:8], "short IPv6": v6[:19], "another family": append([]byte{0, 3}, v4[2:]...),
 	} {
-		if got, ok := wire.MappedAddress(build(stun.AttrXORMappedAddress, v)); ok {
+		if got, err := wire.ParseBindingAnswer(build(stun.AttrXORMappedAddress, v)); err == nil {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
-	if got, ok := wire.MappedAddress(build(stun.AttrMappedAddress, v4)); ok {
+	if got, err := wire.ParseBindingAnswer(build(stun.AttrOtherAddress, v4)); err == nil {
 		t.Errorf("another attribute: %v", got)
 	}
 	request := build(stun.AttrXORMappedAddress, v4)
 	request.Type = stun.BindingRequest
-	if got, ok := wire.MappedAddress(request); ok {
+	if got, err := wire.ParseBindingAnswer(request); err == nil {
 		t.Errorf("a request: %v", got)
+	}
+	// A server of RFC 3489's time has only this one.
+	old := unhex("0001 9c41 c000020a")
+	if got, err := wire.ParseBindingAnswer(build(stun.AttrMappedAddress, old)); err != nil || got.Mapped != endpointA {
+		t.Errorf("MAPPED-ADDRESS: %v, %v", got, err)
 	}
 }
 

@@ -60,7 +60,7 @@ func (k *ProbeKeys) AppendProbe(b []byte, id TransactionID, sequence uint64) []b
 // AppendAnswer builds the answer to a probe that came from the endpoint mapped.
 func (k *ProbeKeys) AppendAnswer(b []byte, id TransactionID, mapped netip.AddrPort) []byte {
 	m := newMessage(stun.BindingSuccess, id)
-	_ = xorMapped(mapped).AddTo(m)
+	m.Add(stun.AttrXORMappedAddress, appendAddress(nil, stun.AttrXORMappedAddress, mapped, &id)[4:])
 	m.Add(AttrSession, k.Session[:])
 	_ = k.Ours.AddTo(m)
 	return append(b, m.Raw...)
