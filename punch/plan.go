@@ -82,7 +82,10 @@ const (
 const (
 	// holdForEarly covers what the peer's NAT may open later than ours: a slow hop
 	// inside its home (Wi-Fi) and the server's jitter.
-	holdForEarly = 40 * time.Millisecond
+	holdForEarly = 15 * time.Millisecond
+	// holdReserve is how long a reserve waits: until a peer that was told late, since
+	// packets got lost, has opened its NAT too.
+	holdReserve = 600 * time.Millisecond
 
 	// birthdaySockets against birthdayShots of 64512 ports hit with 99.8%.
 	birthdaySockets = 256
@@ -105,9 +108,9 @@ const (
 	sure = 12
 )
 
-// openerTTLs die one, two and three routers out. A TTL of 2 ends before a
-// carrier's NAT, hence the third.
-var openerTTLs = []uint8{2, 3, 4}
+// openerTTLs die one router out, which is the home's own. A carrier's NAT behind it
+// is opened by the first packet at full TTL.
+var openerTTLs = []uint8{2}
 
 // Plan is our part in the race for a pair: a pure function of both sides, so that
 // both peers compute parts that fit each other. The first tactic is always Plain:

@@ -19,6 +19,9 @@ const (
 	// privateLimit bounds the probes to a private endpoint: it answers within
 	// a few milliseconds, or is a stranger's.
 	privateLimit = 10
+	// reserveLimit bounds the probes to a port that the server did not observe, of
+	// an address where it did observe the peer.
+	reserveLimit = 20
 	noLimit      = 1 << 20
 )
 
@@ -48,7 +51,11 @@ func targets(self, other Side, links []netip.Prefix) []target {
 	}
 	for _, c := range other.Candidates {
 		if c.Transport == UDP && !private(c.Endpoint.Addr()) && probeable(c.Endpoint) {
-			add(target{c.Endpoint, c.Kind, unobservedLimit})
+			limit := unobservedLimit
+			if sharesAddress(other.Observed, []netip.AddrPort{c.Endpoint}) {
+				limit = reserveLimit // another port of the peer's own address
+			}
+			add(target{c.Endpoint, c.Kind, limit})
 		}
 	}
 	return ts

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"bodkin/internal/wire"
+	"bodkin/nat"
 )
 
 // state of a pair of socket and endpoint.
@@ -22,10 +23,11 @@ type pair struct {
 	remote  netip.AddrPort
 	kind    Kind
 	state   state
-	tactic  int     // of the race, to which the pair is owed
-	openers []uint8 // TTLs that go first
-	limit   int     // probes left while trying
-	tries   int     // since the last answer
+	tactic  int           // of the race, to which the pair is owed
+	openers []uint8       // TTLs that go first
+	hold    time.Duration // what is left of the wait behind them
+	limit   int           // probes left while trying
+	tries   int           // since the last answer
 	nextAt  time.Time
 	asked   [16]question // the latest probes under way, a ring
 	askedN  int
@@ -68,22 +70,33 @@ func (e *Engine) addPair(l Local, t target) *pair {
 		return nil
 	}
 	p := &pair{local: l, remote: t.endpoint, kind: t.kind, limit: t.limit, nextAt: e.now}
-	if plain := e.tactics[0]; plain.Hold > 0 && t.kind != Host && e.now.Equal(e.started) {
-		p.openers = plain.Openers
+	switch plain := e.tactics[0]; {
+	case !e.now.Equal(e.started), t.kind == Host:
+	case e.reserved(l, t):
+		p.openers, p.hold = []uint8{openerTTLs[0], openerTTLs[0]}, holdReserve
+	case plain.Hold > 0:
+		p.openers, p.hold = plain.Openers, plain.Hold
 	}
 	e.pairs = append(e.pairs, p)
 	return p
 }
 
-// open sends the next opener, which makes our NAT expect the peer and dies on the
-// way: the TTLs grow while the peer's NAT is being opened from inside.
-func (e *Engine) open(p *pair) {
-	plain := e.tactics[0]
-	e.probe(p, p.openers[0])
-	p.openers = p.openers[1:]
-	if p.nextAt = e.now.Add(plain.Hold / time.Duration(len(plain.Openers))); len(p.openers) == 0 {
-		p.nextAt = e.started.Add(plain.Hold)
+// reserved reports whether a pair is for the case that the first socket's mapping
+// was moved by a packet that came too early: on our second socket, or at the peer's.
+func (e *Engine) reserved(l Local, t target) bool {
+	if e.cfg.Self.Profile.KeepsEarly != nat.Yes && e.cfg.Other.Profile.KeepsEarly != nat.Yes {
+		return false
 	}
+	return t.kind == Predicted || t.endpoint.Addr().Is4() && l != e.main4()
+}
+
+// open sends the next opener, which makes our NAT expect the peer and dies on the
+// way, while the peer's NAT is being opened from inside.
+func (e *Engine) open(p *pair) {
+	pause := p.hold / time.Duration(len(p.openers))
+	e.probe(p, p.openers[0])
+	p.openers, p.hold = p.openers[1:], p.hold-pause
+	p.nextAt = e.now.Add(pause)
 }
 
 func (e *Engine) pair(l Local, remote netip.AddrPort) *pair {

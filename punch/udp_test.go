@@ -473,7 +473,7 @@ func TestHowOftenATargetMayBeProbed(t *testing.T) {
 	}{
 		"observed":                        {[]netip.AddrPort{ap("198.51.100.1:9")}, nil, map[string]int{"198.51.100.1:9": noLimit}},
 		"observed and said":               {[]netip.AddrPort{ap("198.51.100.1:9")}, []Candidate{host("198.51.100.1:9")}, map[string]int{"198.51.100.1:9": noLimit}},
-		"mapped by the router":            {[]netip.AddrPort{ap("198.51.100.1:9")}, []Candidate{{Mapped, UDP, ap("198.51.100.1:10")}}, map[string]int{"198.51.100.1:9": noLimit, "198.51.100.1:10": unobservedLimit}},
+		"mapped by the router":            {[]netip.AddrPort{ap("198.51.100.1:9")}, []Candidate{{Mapped, UDP, ap("198.51.100.1:10")}}, map[string]int{"198.51.100.1:9": noLimit, "198.51.100.1:10": reserveLimit}},
 		"stranger's":                      {nil, []Candidate{host("192.0.2.8:53")}, map[string]int{"192.0.2.8:53": unobservedLimit}},
 		"private of another home":         {nil, []Candidate{host("10.0.0.8:9")}, nil},
 		"carrier-grade of another net":    {nil, []Candidate{host("100.64.0.8:9")}, nil},
