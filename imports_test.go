@@ -25,6 +25,10 @@ var rooms = map[string][]string{
 	"punch":         {"peer", "internal/wire", "nat"},
 	"internal/sock": {},
 
+	"internal/pcp":        {},
+	"portmap":             {"internal/pcp", "internal/igd"},
+	"portmap/portmaptest": {"internal/pcp", "portmap"},
+
 	"rendezvous": {"peer", "internal/wire", "nat", "internal/sock"},
 
 	"internal/path":    {"peer", "internal/wire", "nat", "punch", "internal/sock"},
