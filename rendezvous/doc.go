@@ -3,6 +3,7 @@
 // at the same moment, and relays between them where no hole opens. It is trusted
 // with availability and with who talks to whom, never with content or identity.
 //
+//	config.go    how a server is, and which endpoints it has
 //	server.go    the server over UDP: sockets and nothing else
 //	registry.go  the server's state: a state machine without I/O or clock
 //	register.go  who is there: Register and Refresh
@@ -11,6 +12,9 @@
 //	expire.go    how it ends
 //	introduce.go both at once: Introduce and Introduced
 //	relay.go     ChannelData between introduced peers
+//	binding.go   STUN for everybody: plain Binding, and RFC 5780
+//	classic.go   the same for RFC 3489's clients
+//	origin.go    which sockets answer in place of which
 //	limit.go     rates and prefixes
 //	agent.go     a node's side of it all, a state machine too
 //

@@ -2,6 +2,7 @@ package rendezvous
 
 import (
 	"encoding/binary"
+	"math"
 	"math/bits"
 	"net/netip"
 	"time"
@@ -44,18 +45,20 @@ func (b *bucket) take(now stamp, n, rate, burst float64) bool {
 type prefixLimit struct {
 	key    [2]uint64
 	second int64
-	counts [1 << 14]uint8
+	counts [1 << 14]uint16
 }
 
-const bindingsPerPrefix = 50 // answers a second
-
-func (l *prefixLimit) take(now time.Time, from netip.Addr) bool {
+// take takes one of rate answers a second; a rate below 0 has no limit.
+func (l *prefixLimit) take(now time.Time, from netip.Addr, rate int) bool {
+	if rate < 0 {
+		return true
+	}
 	if s := now.Unix(); s != l.second {
 		l.second = s
 		clear(l.counts[:])
 	}
 	n := &l.counts[l.slot(from)]
-	if *n >= bindingsPerPrefix {
+	if int(*n) >= min(rate, math.MaxUint16) {
 		return false
 	}
 	*n++

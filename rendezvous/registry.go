@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"io"
 	"net/netip"
-	"slices"
 	"time"
 
 	"bodkin/internal/wire"
@@ -24,6 +23,7 @@ type Limits struct {
 	RelayPerPair   int64         // bit/s between two peers, each way; default 50 Mbit/s
 	RelayPerNode   int64         // bit/s from one node; default 100 Mbit/s
 	RelayPerServer int64         // bit/s in all; default none
+	Bindings       int           // plain ones, a second, from an IPv4 /24 or IPv6 /48; default 50
 	Lifetime       time.Duration // of a registration without refresh; default 60 s
 }
 
@@ -35,6 +35,7 @@ func (l Limits) withDefaults() Limits {
 	}
 	set(&l.Registrations, 100_000)
 	set(&l.Instances, 16)
+	set(&l.Bindings, 50)
 	if l.Introductions == 0 {
 		l.Introductions = 10
 	}
@@ -91,6 +92,8 @@ type Registry struct {
 	rand   io.Reader
 	nonces nonces
 
+	origins []origin // the sockets, by number
+
 	byHandle map[wire.Handle]*registration
 	index
 	graves map[grave]burial // who left a moment ago
@@ -119,13 +122,16 @@ type Registry struct {
 const sweepEvery = 5 * time.Second
 
 // NewRegistry makes the state of a server with that key. Randomness comes from
-// random, or from crypto/rand if it is nil.
-func NewRegistry(key peer.Key, limits Limits, random io.Reader) *Registry {
+// random, or from crypto/rand if it is nil. The sockets are the server's by number,
+// where others reach them; an unspecified address is one that is not known. They
+// matter to plain Binding alone, and those that are left out have no others.
+func NewRegistry(key peer.Key, limits Limits, random io.Reader, sockets ...netip.AddrPort) *Registry {
 	if random == nil {
 		random = rand.Reader
 	}
 	r := &Registry{
 		key: key, limits: limits.withDefaults(), rand: random,
+		origins:       originsOf(sockets),
 		byHandle:      make(map[wire.Handle]*registration),
 		index:         newIndex(),
 		graves:        make(map[grave]burial),
@@ -159,6 +165,8 @@ func (r *Registry) Step(now time.Time, local int, from netip.AddrPort, b []byte,
 	from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
 	if len(b) > 0 && b[0]&0xF0 == 0x40 {
 		r.relay(local, from, b)
+	} else if q, ok := wire.ParseClassic(b); ok {
+		r.classic(local, from, q)
 	} else if m, err := wire.Decode(b); err != nil {
 		r.stats.Malformed++
 	} else {
@@ -296,52 +304,4 @@ func (r *Registry) plainError(local int, to netip.AddrPort, m *stun.Message, cod
 	if e := wire.AppendError(nil, m, code, nonce); len(e) <= len(m.Raw) {
 		r.send(local, to, e)
 	}
-}
-
-// binding answers a plain Binding request (RFC 8489 §6.3.1), for anyone. This is
-// the one answer to an unproved source that may be longer than its request, by
-// the 12 or 24 bytes of XOR-MAPPED-ADDRESS; so it is limited in rate for each
-// prefix. A FINGERPRINT is answered with one (§14.7), which makes the ratio no
-// worse. A 420 is never longer than its request: where it does not fit, a request
-// with an attribute that we must know and do not is left alone.
-func (r *Registry) binding(local int, from netip.AddrPort, m *stun.Message) {
-	if !r.prefixes.take(r.now, from.Addr()) {
-		r.stats.Limited++
-		return
-	}
-	fingerprint := m.Contains(stun.AttrFingerprint)
-	if fingerprint && stun.Fingerprint.Check(m) != nil {
-		r.stats.Malformed++ // another protocol's packet, if we believe it (§6.3)
-		return
-	}
-	a := wire.BindingAnswer{ID: m.TransactionID, Mapped: from, Fingerprint: fingerprint}
-	unknown := unknownRequired(m)
-	if len(unknown) > 0 {
-		a.Code, a.Unknown = int(stun.CodeUnknownAttribute), unknown
-	}
-	answer := a.Append(nil)
-	if len(unknown) > 0 && len(answer) > len(m.Raw) {
-		r.stats.Limited++
-		return
-	}
-	r.stats.Bindings++
-	r.send(local, from, answer)
-}
-
-// unknownRequired are the comprehension-required attributes of a Binding request
-// that we do not know, for a 420 (RFC 8489 §6.3.1).
-func unknownRequired(m *stun.Message) (unknown []stun.AttrType) {
-	for _, a := range m.Attributes {
-		if a.Type.Required() && !knownRequired[a.Type] && !slices.Contains(unknown, a.Type) {
-			unknown = append(unknown, a.Type)
-		}
-	}
-	return unknown
-}
-
-// knownRequired are the comprehension-required attributes that a Binding
-// request may carry without meaning anything to us.
-var knownRequired = map[stun.AttrType]bool{
-	stun.AttrUsername: true, stun.AttrMessageIntegrity: true, wire.AttrIntegrity: true,
-	stun.AttrRealm: true, stun.AttrNonce: true, wire.AttrPadding: true,
 }

@@ -15,19 +15,6 @@ import (
 	"bodkin/peer"
 )
 
-// ServerConfig says how a server is. Key is needed.
-type ServerConfig struct {
-	Key peer.Key
-	// Listen are the endpoints to bind, UDP; none means port 3478 of all
-	// addresses, IPv4 and IPv6. On a machine with several addresses name each:
-	// answers leave from the address that was asked.
-	Listen []netip.AddrPort
-	Limits Limits
-	// Network makes the sockets: the system's if nil.
-	Network sock.Network
-	Logger  *slog.Logger
-}
-
 // Server is a rendezvous server over UDP. Its methods are safe for concurrent use.
 type Server struct {
 	cfg      ServerConfig
@@ -53,43 +40,45 @@ func NewServer(ctx context.Context, cfg ServerConfig) (*Server, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	if len(cfg.Listen) == 0 {
-		cfg.Listen = []netip.AddrPort{
-			netip.AddrPortFrom(netip.IPv4Unspecified(), DefaultPort),
-			netip.AddrPortFrom(netip.IPv6Unspecified(), DefaultPort),
-		}
-	}
-	s := &Server{
-		cfg: cfg, registry: NewRegistry(cfg.Key, cfg.Limits, nil),
-		closed: make(chan struct{}), wake: make(chan struct{}, 1),
-	}
+	s := &Server{cfg: cfg, closed: make(chan struct{}), wake: make(chan struct{}, 1)}
 	s.close = sync.OnceFunc(func() {
 		close(s.closed)
 		for _, c := range s.sockets {
 			_ = c.Close()
 		}
 	})
+	if err := s.bind(ctx); err != nil {
+		s.close()
+		return nil, fmt.Errorf("rendezvous: %w", err)
+	}
+	s.registry = NewRegistry(cfg.Key, cfg.Limits, nil, cfg.known(s.Addrs())...)
+	return s, nil
+}
+
+// bind opens the sockets.
+func (s *Server) bind(ctx context.Context) error {
 	var missing error
-	for _, l := range cfg.Listen {
+	for _, l := range s.cfg.endpoints() {
 		network := "udp4"
 		if !l.Addr().Unmap().Is4() {
 			network = "udp6"
 		}
-		c, err := sock.Open(ctx, cfg.Network, network, l)
-		if err != nil && l.Addr().IsUnspecified() && noFamily(err) {
+		c, err := sock.Open(ctx, s.cfg.Network, network, l.AddrPort)
+		switch {
+		case err == nil:
+			s.sockets = append(s.sockets, c)
+		case l.Addr().IsUnspecified() && noFamily(err):
 			missing = err
-			continue
+		case l.spare:
+			s.cfg.Logger.Info("no second port", "endpoint", l, "error", err)
+		default:
+			return err
 		}
-		if err != nil {
-			s.close()
-			return nil, fmt.Errorf("rendezvous: %w", err)
-		}
-		s.sockets = append(s.sockets, c)
 	}
 	if len(s.sockets) == 0 {
-		return nil, fmt.Errorf("rendezvous: %w", missing)
+		return missing
 	}
-	return s, nil
+	return nil
 }
 
 // noFamily reports whether err says that the system lacks the address family.

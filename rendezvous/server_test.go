@@ -21,14 +21,7 @@ func serveLoopback(tb testing.TB, limits Limits) *Server {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	done := make(chan error, 1)
-	go func() { done <- s.Serve(context.Background()) }()
-	tb.Cleanup(func() {
-		_ = s.Close()
-		if err := <-done; err != nil {
-			tb.Error(err)
-		}
-	})
+	serve(tb, s)
 	return s
 }
 
@@ -134,7 +127,7 @@ func (n only4) ListenPacket(ctx context.Context, network string, _ netip.AddrPor
 func TestServerWithoutIPv6(t *testing.T) {
 	t.Parallel()
 	s, err := NewServer(t.Context(), ServerConfig{Key: serverKey, Network: only4{}})
-	if err != nil || len(s.Addrs()) != 1 {
+	if err != nil || len(s.Addrs()) != 2 { // two ports
 		t.Fatalf("%v", err)
 	}
 	_ = s.Close()
@@ -143,6 +136,41 @@ func TestServerWithoutIPv6(t *testing.T) {
 	}
 	if _, err := NewServer(t.Context(), ServerConfig{Key: serverKey, Network: only4{none: true}}); err == nil {
 		t.Error("a server without a socket")
+	}
+}
+
+// taken is a system on which some program has a port.
+type taken struct {
+	sock.System
+	port uint16
+}
+
+func (n taken) ListenPacket(ctx context.Context, network string, local netip.AddrPort) (net.PacketConn, error) {
+	if local.Port() == n.port {
+		return nil, &net.OpError{Op: "listen", Net: network, Err: os.NewSyscallError("bind", syscall.EADDRINUSE)}
+	}
+	return n.System.ListenPacket(ctx, network, netip.AddrPortFrom(local.Addr(), 0))
+}
+
+// The second port is only a default: a server does without it.
+func TestPortThatIsTaken(t *testing.T) {
+	t.Parallel()
+	s, err := NewServer(t.Context(), ServerConfig{Key: serverKey, Network: taken{port: OtherPort}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range s.Addrs() {
+		if !a.Addr().IsUnspecified() {
+			t.Errorf("bound to %v", a)
+		}
+	}
+	_ = s.Close()
+	if _, err := NewServer(t.Context(), ServerConfig{Key: serverKey, Network: taken{port: DefaultPort}}); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("without the first port: %v", err)
+	}
+	asked := ServerConfig{Key: serverKey, Network: taken{port: OtherPort}, Listen: aps("127.0.0.1:0", "127.0.0.1:3479")}
+	if _, err := NewServer(t.Context(), asked); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("without a port that was asked for: %v", err)
 	}
 }
 

@@ -121,7 +121,7 @@ func (w *world) serve(limits Limits, addrs ...netip.AddrPort) *Registry {
 	if len(addrs) == 0 {
 		addrs = []netip.AddrPort{server4, server6}
 	}
-	r := NewRegistry(serverKey, limits, seeded{w.rng})
+	r := NewRegistry(serverKey, limits, seeded{w.rng}, addrs...)
 	for i, a := range addrs {
 		w.servers[a] = &serverSocket{r, i, addrs}
 	}

@@ -6,6 +6,7 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -34,14 +35,20 @@ say, encrypted from end to end, where no direct path opens. It needs UDP port 34
 to be reachable, and nothing else. Its key is made at first start; the URL that it
 prints is all that nodes need. It ends with 0 when it is told to.
 
+It is a STUN server too, for anybody. From port 3479, which it takes if that is
+free, it answers those who want to know what their NAT lets in. On a machine with
+two public addresses name both with --public: then it tells all that RFC 5780 can.
+If a NAT translates them, name the local ones with --listen, in the same order and
+each with the same two ports.
+
 Rates are in bit/s, with k, M or G. With --json it prints an object first: id,
 urls, and listen, the addresses that it is bound to.`,
 		Example: "  bodkin serve --public rendezvous.example.org\n  bodkin serve --listen 192.0.2.7:3478 --relay-rate 20M",
 		Args:    cobra.NoArgs,
 		RunE:    func(c *cobra.Command, _ []string) error { return a.serve(c, f) },
 	}
-	c.Flags().StringSliceVar(&f.listen, "listen", nil, "`ADDRESS:PORT` to bind, or :PORT; give it again for more (default: port 3478 of all)")
-	c.Flags().StringSliceVar(&f.public, "public", nil, "`HOST` or HOST:PORT by which nodes reach this server, for the URL (default: its addresses)")
+	c.Flags().StringSliceVar(&f.listen, "listen", nil, "`ADDRESS:PORT` to bind, or :PORT; give it again for more (default: ports 3478 and 3479 of all)")
+	c.Flags().StringSliceVar(&f.public, "public", nil, "`HOST` or HOST:PORT by which nodes reach this server; give it again for more (default: its addresses)")
 	c.Flags().StringVar(&f.key, "key", "", "`FILE` of the server key (default: bodkin/server.key in the configuration folder)")
 	c.Flags().StringVar(&f.relayRate, "relay-rate", "50M", "`RATE` at the most between two peers, each way; 0: no limit")
 	c.Flags().StringVar(&f.totalRate, "relay-total", "0", "`RATE` at the most in all; 0: no limit")
@@ -65,6 +72,9 @@ func (a *app) serve(c *cobra.Command, f serveFlags) error {
 	s, err := rendezvous.NewServer(c.Context(), cfg)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return fmt.Errorf("%w; another server may be running: choose another port with --listen", err)
+	}
+	if errors.Is(err, syscall.EADDRNOTAVAIL) && len(f.listen) == 0 {
+		return fmt.Errorf("%w; if a NAT translates the addresses of --public, name the local ones with --listen", err)
 	}
 	if err != nil {
 		return err
@@ -115,11 +125,22 @@ func (f serveFlags) config() (c rendezvous.ServerConfig, err error) {
 		return c, errors.New("--max-nodes cannot be negative")
 	}
 	for _, p := range f.public {
-		if _, _, err := publicHost(p); err != nil {
+		host, port, err := publicHost(p)
+		if err != nil {
 			return c, fmt.Errorf("--public %q: %w", p, err)
+		}
+		if a, err := netip.ParseAddr(host); err == nil && (port == 0 || binds(c.Listen, port)) {
+			c.Public = append(c.Public, a)
 		}
 	}
 	return c, nil
+}
+
+// binds reports whether the server is at that port itself: else a NAT changes ports,
+// and STUN's answers have nothing to say of addresses behind it.
+func binds(listen []netip.AddrPort, port uint16) bool {
+	return len(listen) == 0 && port == rendezvous.DefaultPort ||
+		slices.ContainsFunc(listen, func(l netip.AddrPort) bool { return l.Port() == port })
 }
 
 // parseRate reads bit/s with k, M or G; -1 is no limit.
@@ -159,7 +180,7 @@ func publicHost(text string) (host string, port uint16, err error) {
 }
 
 // urls are how nodes reach the server: by --public, or else by the addresses that
-// it is bound to.
+// it is bound to, on the first port of each.
 func (f serveFlags) urls(s *rendezvous.Server) (out []string) {
 	for _, p := range f.public {
 		host, port, _ := publicHost(p) // checked before
@@ -172,7 +193,12 @@ func (f serveFlags) urls(s *rendezvous.Server) (out []string) {
 	if len(out) > 0 {
 		return out
 	}
+	seen := make(map[netip.Addr]bool)
 	for _, b := range s.Addrs() {
+		if seen[b.Addr()] {
+			continue
+		}
+		seen[b.Addr()] = true
 		for _, a := range reachable(b.Addr()) {
 			u := s.URL(a.String())
 			u.Port = b.Port()
