@@ -29,7 +29,8 @@ const (
 	EventSwitched EventKind = "switched"
 	// EventFailed: Peer could not be introduced, for Reason.
 	EventFailed EventKind = "failed"
-	// EventAttemptEnded: the attempt to punch a hole to Peer is over.
+	// EventAttemptEnded: the attempt to punch a hole to Peer is over; Tactics say
+	// what came of it.
 	EventAttemptEnded EventKind = "attempt-ended"
 )
 
@@ -43,6 +44,8 @@ type Event struct {
 	Reason   string         `json:"reason,omitempty"`
 	// Probes is how many an attempt sent.
 	Probes int `json:"probes,omitempty"`
+	// Tactics are those of an attempt, in the order of the plan.
+	Tactics []Tactic `json:"tactics,omitempty"`
 }
 
 // Route is a way to a peer.
@@ -83,6 +86,9 @@ type PeerStatus struct {
 	ID      peer.ID            `json:"id"`
 	Routes  []Route            `json:"routes"`  // the one in use first
 	Traffic map[string]Traffic `json:"traffic"` // by transport
+	// Attempt is the one that found the latest hole, or else the latest; nil before
+	// the first introduction.
+	Attempt *Attempt `json:"attempt,omitempty"`
 }
 
 // Traffic counts the bytes of packets with a peer by one transport.

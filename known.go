@@ -31,6 +31,7 @@ type knownPeer struct {
 	id       peer.ID
 	overlay  netip.Addr // the first one
 	routes   []path.Route
+	account  *path.Account
 	failures int
 	err      error
 }
@@ -89,6 +90,9 @@ func (k *known) alias(overlay, of netip.Addr) {
 		p := k.peer(of)
 		if old := k.peers[overlay]; old != nil && old != p {
 			p.failures, p.err = max(p.failures, old.failures), old.err
+			if p.account == nil {
+				p.account = old.account
+			}
 		}
 		k.peers[overlay] = p
 	})
@@ -107,6 +111,10 @@ func (k *known) remove(overlay netip.Addr) {
 
 func (k *known) routes(overlay netip.Addr, routes []path.Route) {
 	k.change(func() { k.peer(overlay).routes = routes })
+}
+
+func (k *known) accounted(overlay netip.Addr, a *path.Account) {
+	k.change(func() { k.peer(overlay).account = a })
 }
 
 func (k *known) failed(overlay netip.Addr, err error) {

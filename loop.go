@@ -191,7 +191,10 @@ func (n *Node) happened(a node.Action) {
 		n.sessions.CloseSession(a.Overlay)
 		return
 	case path.AttemptEnded:
-		e.Kind, e.Probes = EventAttemptEnded, h.Report.Sent
+		e.Kind, e.Probes, e.Tactics = EventAttemptEnded, h.Report.Sent, tacticsOf(h.Report)
+	case path.Accounted:
+		n.known.accounted(a.Overlay, h.Account)
+		return
 	}
 	n.emit(e)
 }

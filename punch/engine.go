@@ -100,8 +100,9 @@ type Report struct {
 	Outcomes  []Outcome     // of the tactics, in the order of the plan
 	Targets   int           // endpoints that were probed
 	Sent      int           // probes sent
+	Sockets   int           // sockets asked for, besides those that there were
 	Heard     int           // probes of the peer that reached us
-	Confirmed int           // routes
+	Confirmed int           // routes, lost ones included
 	First     time.Duration // from the start to the first confirmed route
 }
 
@@ -289,6 +290,16 @@ func (e *Engine) finish(with Result) {
 	}
 	e.cfg.Memory.learn(e.outcomes, e.now)
 	e.emit(Action{Op: Done, Report: e.Report()})
+}
+
+// Won is the tactic that the first route came of; "" if there is none.
+func (r *Report) Won() Name {
+	for _, o := range r.Outcomes {
+		if o.Result == Won {
+			return o.Tactic
+		}
+	}
+	return ""
 }
 
 // Report returns the account of the attempt so far.

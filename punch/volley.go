@@ -207,6 +207,7 @@ func (e *Engine) sockets(tactic int) int {
 func (e *Engine) bind() {
 	l := e.cfg.NewLocal()
 	e.extra = append(e.extra, l)
+	e.report.Sockets++
 	e.emit(Action{Op: Bind, Local: l})
 }
 

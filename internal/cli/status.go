@@ -9,6 +9,7 @@ import (
 
 	"bodkin"
 	"bodkin/internal/control"
+	"bodkin/nat"
 	"bodkin/peer"
 
 	"github.com/spf13/cobra"
@@ -19,8 +20,9 @@ func (a *app) statusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Show what the running node on this machine knows",
 		Long: `Ask the running node with this key on this machine what it knows: how the server
-sees it, its peers, the routes to them with their round trips, and the traffic by
-route. With --json, times are in nanoseconds and traffic is in bytes.`,
+sees it, its peers, the routes to them with their round trips, the traffic by
+route, and for each peer both sides' NATs and what was tried to open a hole. With
+--json, times are in nanoseconds and traffic is in bytes. See also: bodkin why`,
 		Example: "  bodkin status\n  bodkin status --json",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -76,8 +78,37 @@ func statusText(s bodkin.Status, now time.Time) string {
 			t := p.Traffic[transport]
 			line("  traffic", "%s: %s sent, %s received", transport, size(t.Sent), size(t.Received))
 		}
+		if p.Attempt != nil {
+			line("  our NAT", "%s", natText(p.Attempt.NAT))
+			line("  their NAT", "%s", natText(p.Attempt.PeerNAT))
+			line("  punching", "%s", tacticsText(*p.Attempt))
+		}
 	}
 	return strings.TrimSuffix(b.String(), "\n")
+}
+
+// natText is a NAT in a line, of what was measured.
+func natText(n bodkin.NAT) string {
+	if n.Mapping == nat.Unknown.String() {
+		return "not measured"
+	}
+	if n.Mapping == nat.None.String() {
+		return "none; filtering " + n.Filtering
+	}
+	return fmt.Sprintf("mapping %s, filtering %s, ports %s", n.Mapping, n.Filtering, n.Allocation)
+}
+
+// tacticsText is what came of an attempt, in a line.
+func tacticsText(a bodkin.Attempt) string {
+	var out []string
+	for _, t := range a.Tactics {
+		out = append(out, fmt.Sprintf("%s: %s, %s", t.Name, t.Result, count(t.Probes, "probe")))
+	}
+	text := strings.Join(out, "; ")
+	if a.Sockets > 0 {
+		text += "; " + count(a.Sockets, "more socket")
+	}
+	return text
 }
 
 func routeText(r bodkin.Route, inUse bool) string {

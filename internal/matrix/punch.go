@@ -136,6 +136,7 @@ func (r *run) punch(limit time.Duration) Result {
 	if res.Direct {
 		res.Both = max(res.ToDirect, r.since(r.b.direct))
 		res.Kind, res.Endpoint = r.a.hole.Kind.String(), r.a.hole.To
+		res.Tactic = r.a.account.Report.Won()
 		return *res
 	}
 	res.Why = r.why()

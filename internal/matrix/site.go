@@ -96,7 +96,7 @@ type site struct {
 	introduced, direct time.Time
 	hole               path.Route
 	toPeer, toServer   int // packets sent
-	report             *punch.Report
+	account            *path.Account
 }
 
 // The sockets of a node: one a family.
@@ -237,9 +237,9 @@ func (x *site) happened(h path.Happening) {
 		}
 	case path.Failed:
 		x.err = h.Err
-	case path.AttemptEnded:
-		x.report = h.Report
-	case path.RouteUp, path.RouteDown, path.Restarted:
+	case path.Accounted:
+		x.account = h.Account
+	case path.RouteUp, path.RouteDown, path.Restarted, path.AttemptEnded:
 	}
 }
 

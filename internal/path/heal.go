@@ -20,6 +20,7 @@ const (
 	Failed                        // the introduction failed, with Err
 	Restarted                     // the peer's process is another one now
 	AttemptEnded                  // an attempt is over, with its Report
+	Accounted                     // the Account of the peer is another now
 )
 
 // Happening is an event in the life of a peer.
@@ -30,6 +31,7 @@ type Happening struct {
 	Endpoints []netip.AddrPort
 	Reason    string
 	Report    *punch.Report
+	Account   *Account
 	Err       error
 }
 
@@ -47,7 +49,11 @@ func (p *Peer) step(a *attempt, in punch.Input) {
 		case punch.Heard:
 			p.hear(key)
 		case punch.Confirmed:
+			known := p.has(func(r Route) bool { return r.Key == key })
 			p.confirmed(Route{Key: key, Kind: o.Kind, RTT: o.RTT, Since: p.now})
+			if !known {
+				p.account(a)
+			}
 		case punch.Lost:
 			if !p.kept(key) {
 				p.removeRoute(key, "no answer")
@@ -58,6 +64,9 @@ func (p *Peer) step(a *attempt, in punch.Input) {
 			p.emit(Action{Op: Unbind, By: key})
 		case punch.Done:
 			p.event(Happening{Kind: AttemptEnded, Report: o.Report})
+			if a == p.counts || !p.has(Route.Direct) && !a.told.Began.Before(p.counts.told.Began) {
+				p.account(a)
+			}
 		default: // inputs
 		}
 	}

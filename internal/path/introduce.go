@@ -101,11 +101,11 @@ func (p *Peer) asked(in Input) {
 // other has ended.
 func (p *Peer) punch(ours bool, nonce [32]byte, self, other punch.Side) {
 	for _, a := range p.attempts {
-		if a.ours == ours {
+		if a.told.Ours == ours {
 			p.step(a, punch.Input{Op: punch.Stop})
 		}
 	}
-	a := &attempt{ours: ours, engine: punch.NewEngine(punch.Config{
+	a := &attempt{told: Account{Ours: ours, Began: p.now, Self: self, Other: other}, engine: punch.NewEngine(punch.Config{
 		Self: self, Other: other, Secret: p.secret, Nonce: nonce, Links: p.self.Links, Rand: p.self.Rand,
 		NewLocal: p.self.NewLocal, Memory: &p.memory,
 	})}
@@ -118,6 +118,9 @@ func (p *Peer) punch(ours bool, nonce [32]byte, self, other punch.Side) {
 		p.step(a, punch.Input{Op: punch.Open, Local: s.Local, From: s.Bound})
 	}
 	p.step(a, punch.Input{Op: punch.Start})
+	if p.counts == nil || !p.has(Route.Direct) {
+		p.account(a)
+	}
 }
 
 // drop ends an attempt with the routes that nobody else keeps alive.

@@ -139,6 +139,7 @@ type Peer struct {
 	serverUp bool
 	ask      ask
 	attempts []*attempt // the latest first
+	counts   *attempt   // the one whose Account is the peer's; it may be over
 	routes   []Route    // the best first
 	heard    []Key      // sources that were opened, the oldest first
 	lastSeen uint64     // the highest counter of its offers
@@ -165,7 +166,7 @@ type ask struct {
 // attempt is one introduction and the engine that punches after it.
 type attempt struct {
 	engine *punch.Engine
-	ours   bool // whether we asked, or the peer
+	told   Account // but for its Report
 	next   time.Time
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"bodkin/internal/wire"
+	"bodkin/punch"
 )
 
 func TestRelayFirstThenDirect(t *testing.T) {
@@ -40,6 +41,47 @@ func TestRelayFirstThenDirect(t *testing.T) {
 	}
 	if r := w.a.happened(AttemptEnded); len(r) != 1 || r[0].Report.Confirmed != 1 {
 		t.Errorf("attempts ended: %+v", r)
+	}
+}
+
+// What a peer's attempts came to can be read while they go on, and stays true.
+func TestAccountOfTheAttempts(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	last := func(s *party) Account { return *s.happened(Accounted)[len(s.happened(Accounted))-1].Account }
+	w.a.step(Input{Op: Want})
+	w.run(2*toServer, never)
+	if got := last(w.a); !got.Ours || got.Report.Won() != "" || got.Report.Outcomes[0].Result != punch.Running ||
+		got.Other.Observed[0] != w.b.public || got.Self.Observed[0] != w.a.public {
+		t.Errorf("at first: %+v", got)
+	}
+	if !w.run(time.Second, w.bothDirect) {
+		t.Fatal("no hole")
+	}
+	if got := last(w.a); got.Report.Won() != punch.Plain || got.Report.Confirmed != 1 {
+		t.Errorf("with the hole: %+v", got)
+	}
+	if got := last(w.b); got.Ours || got.Report.Won() != punch.Plain {
+		t.Errorf("at the other side: %+v", got)
+	}
+	won := last(w.a).Began
+	// An introduction that the peer asks for, while there is a hole, changes nothing.
+	w.b.step(Input{Op: Want})
+	w.run(time.Minute, never)
+	if got := last(w.a); got.Began != won || got.Report.Won() != punch.Plain {
+		t.Errorf("after another introduction: %+v", got)
+	}
+	// One after the hole has died does.
+	w.blocked = true
+	silent := w.now
+	for w.a.direct() {
+		w.a.sends(kickEvery, func() time.Time { return silent })
+	}
+	if !w.run(time.Minute, func() bool {
+		got := last(w.a)
+		return got.Began.After(silent) && got.Report.Outcomes[0].Result == punch.FoundNone
+	}) {
+		t.Errorf("after the hole died: %+v", last(w.a))
 	}
 }
 
