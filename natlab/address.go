@@ -109,7 +109,7 @@ func (p *places) attach(at Place, more int) {
 	var nets [2]netip.Prefix
 	first, used := uint64(10), uint64(0)
 	if at.Behind == "" {
-		nets[0] = publicPrefix(p.core)
+		nets[0] = p.topology.publicPrefix(p.core)
 		if p.topology.IPv6 {
 			nets[1] = prefix6(p.core)
 		}
@@ -135,8 +135,12 @@ func (p *places) attach(at Place, more int) {
 }
 
 // publicPrefix is the network of the i-th link on the core: the documentation
-// ranges (RFC 5737) first, then the benchmark range (RFC 2544).
-func publicPrefix(i int) netip.Prefix {
+// ranges (RFC 5737) first, then the benchmark range (RFC 2544), unless the
+// topology says otherwise.
+func (t Topology) publicPrefix(i int) netip.Prefix {
+	if t.Public.IsValid() {
+		return netip.PrefixFrom(nth(t.Public, uint64(i)<<8).Addr(), 24)
+	}
 	doc := [][4]byte{{203, 0, 113, 0}, {198, 51, 100, 0}, {192, 0, 2, 0}}
 	if i < len(doc) {
 		return netip.PrefixFrom(netip.AddrFrom4(doc[i]), 24)

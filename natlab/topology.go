@@ -15,9 +15,13 @@ type Topology struct {
 	Seed uint64
 	// IPv6 gives everything global IPv6 addresses beside IPv4: boxes filter
 	// IPv6 and do not translate it.
-	IPv6  bool
-	Boxes []Box
-	Hosts []Host
+	IPv6 bool
+	// Public is the IPv4 network of which each link on the core has a /24. The
+	// ranges for documentation and benchmarks (RFC 5737, RFC 2544) if it is not
+	// valid, which some programs refuse to take for public.
+	Public netip.Prefix
+	Boxes  []Box
+	Hosts  []Host
 }
 
 // Box is a router with a NAT or a firewall. Its link leads outward, to the box
@@ -164,6 +168,9 @@ const sharedBox = "shared"
 func (t Topology) Check() error {
 	if n := len(t.Boxes) + len(t.Hosts); n > maxNodes {
 		return fmt.Errorf("topology: %d boxes and hosts, more than %d", n, maxNodes)
+	}
+	if p := t.Public; p.IsValid() && (!p.Addr().Is4() || p.Bits() > 16) {
+		return fmt.Errorf("topology: Public %v is not an IPv4 network of /16 or larger", p)
 	}
 	boxes := make(map[string]Box)
 	for _, b := range t.Boxes {

@@ -134,8 +134,7 @@ func (l *lane) request(ctx context.Context) time.Duration {
 		if ctx.Err() != nil {
 			return 0
 		}
-		var refused *RefusedError
-		if errors.As(err, &refused) {
+		if refused, ok := errors.AsType[*RefusedError](err); ok {
 			told = max(told, refused.Retry)
 		}
 		last = errors.Join(last, err)
@@ -170,7 +169,7 @@ func (l *lane) renew(ctx context.Context, speakers []*speaker) (next time.Durati
 	if s == nil {
 		return 0, false
 	}
-	err := error(ErrNoGateway)
+	err := ErrNoGateway
 	for _, x := range speakers {
 		if x == s {
 			var g grant
@@ -257,8 +256,7 @@ func (l *lane) refused(err error) {
 	l.mapping.notify()
 	c.mu.Unlock()
 	e := Event{Kind: EventRefused, Err: err}
-	var refused *RefusedError
-	if errors.As(err, &refused) {
+	if refused, ok := errors.AsType[*RefusedError](err); ok {
 		e.Protocol, e.Gateway = refused.Protocol, refused.Gateway
 	}
 	c.tell(e)

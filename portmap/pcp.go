@@ -124,7 +124,8 @@ func anywhere(a netip.Addr) netip.Addr {
 func (p *pcpProtocol) mapping(ctx context.Context, request pcp.Message, s schedule) (answer pcp.Message, err error) {
 	err = p.ask(ctx, request, s, func(m pcp.Message) bool {
 		failed := m.Result != pcp.Success
-		if m.Opcode != request.Opcode || !answers(m.Mapping, request.Mapping) && !(failed && m.Mapping == (pcp.Mapping{})) {
+		bare := failed && m.Mapping == pcp.Mapping{} // a refusal need not repeat it
+		if m.Opcode != request.Opcode || !bare && !answers(m.Mapping, request.Mapping) {
 			return false
 		}
 		if !failed && request.Lifetime > 0 && (m.Lifetime == 0 || m.Mapping.External.Port() == 0) {
