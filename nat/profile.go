@@ -1,7 +1,21 @@
 // Package nat says which kind of NAT a node is behind, in the words of RFC 4787
-// and RFC 5780.
+// and RFC 5780, and finds out.
 //
-//	profile.go  what two peers tell each other of their NATs
+// A [Measurement] asks a STUN server from sockets of its own, and says what it
+// found in a [Report], with the evidence. The first round trip tells mapping and
+// allocation; the rest takes a second or two.
+//
+//	profile.go      what two peers tell each other of their NATs
+//	report.go       what was found out, for people
+//	measurement.go  the state machine
+//	query.go        requests, and who may answer them
+//	mapping.go      RFC 4787 §4.1, RFC 5780 §4.3
+//	ports.go        how ports are chosen; allocation.go: concluded from samples
+//	filtering.go    RFC 4787 §5, RFC 5780 §4.4
+//	early.go        what a stranger's packet does to a mapping
+//	hairpin.go      RFC 4787 §6
+//	lifetime.go     RFC 4787 §4.3
+//	ipv6.go         the same for IPv6, where there is only a filter
 package nat
 
 import (
