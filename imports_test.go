@@ -67,7 +67,7 @@ var rooms = map[string][]string{
 var guests = map[string][]string{
 	"github.com/google/nftables":     {"natlab/netbed"},
 	"github.com/pion/stun":           {"internal/wire", "rendezvous"},
-	"github.com/quic-go/quic-go":     {"internal/session"},
+	"github.com/quic-go/quic-go":     {"internal/session", "bench/throughput"},
 	"github.com/spf13":               {"internal/cli"},
 	"github.com/vishvananda/netlink": {"natlab/netbed"},
 	"github.com/vishvananda/netns":   {"natlab/netbed"},
