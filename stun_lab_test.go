@@ -102,6 +102,7 @@ func TestOthersTellNATsByOurServer(t *testing.T) {
 
 // output is what a command says on a host; its exit status may say something too.
 func output(t *testing.T, host *netbed.Host, command string) string {
+	t.Helper()
 	args := strings.Fields(command)
 	cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
 	var out bytes.Buffer
