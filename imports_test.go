@@ -25,6 +25,7 @@ var rooms = map[string][]string{
 	"punch":         {"peer", "internal/wire", "nat"},
 	"internal/sock": {},
 
+	"internal/igd":        {},
 	"internal/pcp":        {},
 	"portmap":             {"internal/pcp", "internal/igd"},
 	"portmap/portmaptest": {"internal/pcp", "portmap"},
@@ -66,6 +67,7 @@ var rooms = map[string][]string{
 // welcome everywhere.
 var guests = map[string][]string{
 	"github.com/google/nftables":     {"natlab/netbed"},
+	"github.com/huin/goupnp":         {"internal/igd"},
 	"github.com/pion/stun":           {"internal/wire", "rendezvous"},
 	"github.com/quic-go/quic-go":     {"internal/session", "bench/throughput"},
 	"github.com/spf13":               {"internal/cli"},
