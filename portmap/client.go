@@ -388,6 +388,12 @@ func (system) Dial(ctx context.Context, network string, to netip.AddrPort) (net.
 	return d.DialContext(ctx, network, to.String())
 }
 
+// DialFrom implements sourceDialer.
+func (system) DialFrom(ctx context.Context, network string, local netip.Addr, to netip.AddrPort) (net.Conn, error) {
+	d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(local, 0))}
+	return d.DialContext(ctx, network, to.String())
+}
+
 // why puts together the errors that explain why there is no grant.
 func (c *Client) why(errs []error) error {
 	c.mu.Lock()

@@ -23,6 +23,7 @@
 //	protocol.go   what a protocol must do
 //	pcp.go        PCP
 //	natpmp.go     NAT-PMP
+//	upnp.go       UPnP IGD
 //	link.go       the socket that either of them uses with one gateway
 //	schedule.go   when something is sent again, and when renewed
 //	epoch.go      has the router lost its state?

@@ -80,10 +80,11 @@ type surroundings struct {
 }
 
 // makers make the protocols for a gateway. A maker returns nil where its protocol
-// cannot be spoken: UPnP with a gateway whose address is IPv6, since discovery
-// is IPv4 only. (Such a one serves IPv6 pinholes all the same: a lane at an IPv6
-// address asks every protocol of its interface that can.)
+// cannot be spoken: NAT-PMP with a gateway whose address is IPv6. (A lane asks
+// every protocol of its interface that can: an IPv6 pinhole may be had of the
+// IPv4 gateway, by UPnP.)
 var makers = map[Protocol]func(s surroundings) protocol{
 	PCP:    newPCP,
 	NATPMP: newNATPMP,
+	UPnP:   newUPnP,
 }

@@ -72,23 +72,29 @@ func (n *network) ListenPacket(ctx context.Context, network string, local netip.
 	return c, nil
 }
 
-// Dial implements portmap.Network: nobody listens.
-func (n *network) Dial(_ context.Context, network string, _ netip.AddrPort) (net.Conn, error) {
-	return nil, &net.OpError{Op: "dial", Net: network, Err: syscall.ECONNREFUSED}
+// Dial implements portmap.Network: only the router listens, for UPnP.
+func (n *network) Dial(_ context.Context, network string, to netip.AddrPort) (net.Conn, error) {
+	return n.dial(network, to)
 }
 
 // send carries a packet to the router.
 func (n *network) send(c *conn, to netip.AddrPort, b []byte) {
-	o := n.router.options
-	if to.Port() != pcp.ServerPort || to.Addr() != o.Inside && to.Addr() != o.Inside6 {
-		return
+	r := n.router
+	inside := netip.AddrPortFrom(r.inside(c.local.Addr()), to.Port())
+	var answer []byte
+	var later time.Duration
+	switch {
+	case to == inside && to.Port() == pcp.ServerPort:
+		answer, later = r.Answer(time.Now(), c.local, b)
+	case to == inside && to.Port() == ssdpPort, searched(to):
+		answer, later = r.AnswerSearch(c.local, b)
 	}
-	if answer, later := n.router.Answer(time.Now(), c.local, b); answer != nil {
-		if later == 0 {
-			c.deliver(packet{answer, to})
-			return
-		}
-		time.AfterFunc(later, func() { c.deliver(packet{answer, to}) })
+	switch {
+	case answer == nil:
+	case later == 0:
+		c.deliver(packet{answer, inside})
+	default:
+		time.AfterFunc(later, func() { c.deliver(packet{answer, inside}) })
 	}
 }
 

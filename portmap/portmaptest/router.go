@@ -1,4 +1,4 @@
-// Package portmaptest has a router that speaks PCP and NAT-PMP, for tests of
+// Package portmaptest has a router that speaks PCP, NAT-PMP and UPnP, for tests of
 // programs that use package portmap: on a network in memory, so that time may be
 // testing/synctest's, or on any socket.
 //
@@ -7,10 +7,12 @@
 //
 // Nothing is forwarded: [Router.Mappings] says what would be.
 //
-//	router.go   Router, and what it can be told to do
-//	pcp.go      its PCP
-//	natpmp.go   its NAT-PMP
-//	network.go  the network between it and one host
+//	router.go       Router, and what it can be told to do
+//	pcp.go          its PCP
+//	natpmp.go       its NAT-PMP
+//	upnp.go         how it is found and described by UPnP
+//	upnp_action.go  what it does by UPnP
+//	network.go      the network between it and one host
 package portmaptest
 
 import (
@@ -51,6 +53,7 @@ type Behavior struct {
 	InUse []uint16
 	// Says is the external address that the router claims, if valid.
 	Says netip.Addr
+	UPnP UPnP
 }
 
 // Mapping is what a Router would forward: External to Internal, or, for a pinhole
@@ -62,9 +65,11 @@ type Mapping struct {
 	External  netip.AddrPort
 	Peer      netip.AddrPort // for a PEER mapping: the only remote
 	Remotes   []portmap.Remote
-	Expires   time.Time
+	Expires   time.Time // zero for never
+	Name      string
 
-	nonce [12]byte
+	nonce   [12]byte
+	pinhole int // its number by UPnP
 }
 
 // Router is a fake router. Its methods may be used from several goroutines.
@@ -77,6 +82,7 @@ type Router struct {
 	outside  netip.Addr
 	booted   time.Time
 	mappings []Mapping
+	pinholes int // how many there were by UPnP
 	heard    int
 	observe  func(m Mapping, there bool)
 }
@@ -217,7 +223,7 @@ func (r *Router) external() netip.Addr {
 }
 
 func (r *Router) expire(now time.Time) {
-	r.mappings = slices.DeleteFunc(r.mappings, func(m Mapping) bool { return !m.Expires.After(now) })
+	r.mappings = slices.DeleteFunc(r.mappings, func(m Mapping) bool { return !m.Expires.IsZero() && !m.Expires.After(now) })
 }
 
 // at is where the mapping of an internal port is in the list, -1 if nowhere.
