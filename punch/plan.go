@@ -87,11 +87,23 @@ const (
 	// packets got lost, has opened its NAT too.
 	holdReserve = 600 * time.Millisecond
 
+	// holdQuiet is how long a side waits that would spoil with a probe of its own what
+	// the peer's shots look for: where the first port of a Linux NAT was moved, those
+	// of the shots that follow are moved to the same place. The peer does not wait, and
+	// ends the hold as soon as it is heard.
+	holdQuiet = 2 * time.Second
+
 	// birthdaySockets against birthdayShots of 64512 ports hit with 99.8%.
 	birthdaySockets = 256
 	birthdayShots   = 1600
-	// blockSockets are enough to meet shots at each port of a block.
+	// blockSockets are enough to meet shots at the ports of a block; against
+	// birthdayShots of blockLimit ports they hit with 99.8%. More ports than that are
+	// as good as any.
 	blockSockets = 64
+	blockLimit   = 1 << 14
+	// leastFit is how many mappings have to fit, on average, that blocks of both sides
+	// are worth an attempt.
+	leastFit = 1. / 16
 	// predictSockets come beside the one that the peer is expected to meet, whose
 	// mapping towards it may be an old one.
 	predictSockets = 2
@@ -126,6 +138,9 @@ func Plan(self, other Side) []Tactic {
 	}
 	if t := hard(self, other); t.Name != "" {
 		t.Transport = UDP
+		if t.Quiet {
+			tactics[0].Openers, tactics[0].Hold = []uint8{t.fromSockets()[0].ttl}, holdQuiet
+		}
 		tactics = append(tactics, t)
 	}
 	return tactics
@@ -151,15 +166,31 @@ func hard(self, other Side) (t Tactic) {
 		t.Aim.Shift = bytes.Compare(self.ID[:], other.ID[:]) < 0
 		t.Shots = min(shiftShots*(2*t.Aim.Width+1), diagonalLimit)
 	case us == boxed && them == boxed:
-		t = Tactic{Name: BlockBirthday, Aim: spread(other.Profile.Ports)}
-		t.Shots = min(casts(self.Profile.Ports), size(t.Aim))
+		if worthwhile(self.Profile.Ports, other.Profile.Ports) {
+			t = Tactic{Name: BlockBirthday, Aim: spread(other.Profile.Ports)}
+			t.Shots = min(casts(self.Profile.Ports), size(t.Aim))
+		}
 	case us == counted && them == boxed:
-		t = Tactic{Name: Mixed, Aim: spread(other.Profile.Ports)}
-		t.Shots = casts(other.Profile.Ports)
+		if worthwhile(other.Profile.Ports) {
+			t = Tactic{Name: Mixed, Aim: spread(other.Profile.Ports), Shots: casts(other.Profile.Ports)}
+		}
 	case us == boxed && them == counted:
-		t = Tactic{Name: Mixed, Aim: sequence(Diagonal, other.Profile.Ports), Shots: casts(self.Profile.Ports)}
+		if worthwhile(self.Profile.Ports) {
+			t = Tactic{Name: Mixed, Aim: sequence(Diagonal, other.Profile.Ports), Shots: casts(self.Profile.Ports)}
+		}
 	}
 	return t
+}
+
+// worthwhile reports whether enough mappings can be made in blocks that are tried
+// blindly: of each pair of mappings, one of ours and one of the peer's, as many fit
+// each other as the product of what is made of each block.
+func worthwhile(blocks ...nat.Ports) bool {
+	fit := 1.0
+	for _, b := range blocks {
+		fit *= float64(casts(b)) / float64(size(spread(b)))
+	}
+	return fit >= leastFit
 }
 
 // seek is the part of the side whose own port is known: it tries the other's.
@@ -215,7 +246,7 @@ func predictability(p nat.Profile) foresight {
 	switch {
 	case p.Ports.Allocation == nat.Sequential && p.Ports.Delta != 0 && p.Ports.Last != 0:
 		return counted
-	case p.Ports.Allocation == nat.Block && p.Ports.Low != 0 && p.Ports.High > p.Ports.Low:
+	case p.Ports.Allocation == nat.Block && p.Ports.Low != 0 && p.Ports.High > p.Ports.Low && size(spread(p.Ports)) <= blockLimit:
 		return boxed
 	}
 	return blind
