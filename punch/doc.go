@@ -11,6 +11,7 @@
 //	predict.go   the next ports of a NAT that counts
 //	birthday.go  random ports of a NAT that draws
 //	volley.go    single probes at many ports, or from many sockets
+//	pace.go      how many packets leave in a second
 //	memory.go    what earlier attempts taught
 //	engine.go    the state machine: no I/O, no clock, no goroutine
 //	udp.go       UDP hole punching: probes, answers, triggered checks, pacing

@@ -123,7 +123,7 @@ const (
 	NotNeeded   Result = "not needed" // another tactic was first
 	FoundNone   Result = "no hole"
 	Interrupted Result = "interrupted" // by the next attempt, or the end
-	Postponed   Result = "postponed"   // it failed not long ago
+	Postponed   Result = "postponed"   // it failed not long ago, or another attempt is at it
 )
 
 // Stats counts the packets that an Engine did not believe.
@@ -143,10 +143,10 @@ const (
 	// attemptTime is how long an attempt probes. A peer's NAT may be slow, but
 	// a hole that did not open in ten seconds needs another tactic.
 	attemptTime = 10 * time.Second
-	// attemptProbes bounds what one introduction makes us send.
+	// attemptProbes bounds what one introduction makes us send, shots aside.
 	attemptProbes = 400
-	// secondProbes bounds how many leave within a second: with candidates of
-	// two families in both homes it is some fifty.
+	// secondProbes bounds how many leave within a second, shots aside: with
+	// candidates of two families in both homes it is some fifty.
 	secondProbes = 100
 	// maxPairs bounds the pairs of socket and endpoint, those that the peer's
 	// probes teach us included.
@@ -176,14 +176,14 @@ type Engine struct {
 	// confirm another one than we did.
 	releaseAt time.Time
 
-	started  time.Time // zero before Start
-	stopped  bool
-	second   time.Time // when the second under way began
-	inSecond int       // probes sent in it
-	sequence uint64
-	window   wire.Window
-	report   Report
-	stats    Stats
+	started   time.Time // zero before Start
+	stopped   bool
+	probePace pace
+	shotPace  pace
+	sequence  uint64
+	window    wire.Window
+	report    Report
+	stats     Stats
 
 	now time.Time // of the Step under way
 	out []Action
@@ -204,6 +204,8 @@ func NewEngine(cfg Config) *Engine {
 		keys:    wire.NewProbeKeys(cfg.Secret, cfg.Nonce, cfg.Self.ID, cfg.Other.ID),
 		tactics: Plan(cfg.Self, cfg.Other),
 		targets: targets(cfg.Self, cfg.Other, cfg.Links),
+
+		probePace: newPace(secondProbes),
 	}
 	e.report.Targets = len(e.targets)
 	return e
@@ -259,16 +261,16 @@ func (e *Engine) Step(now time.Time, in Input, out []Action) (actions []Action, 
 // probing reports whether the attempt is under way.
 func (e *Engine) probing() bool { return !e.started.IsZero() && !e.stopped }
 
-// race enters the tactics, but for those that failed not long ago, and prepares
-// their shots.
+// race enters the tactics, but for those whose time has not come, and prepares their
+// shots.
 func (e *Engine) race() {
+	e.cfg.Memory.at(endpoint4(e.cfg.Other).Addr())
 	for _, t := range e.tactics {
-		e.outcomes = append(e.outcomes, Outcome{Tactic: t.Name, Result: Running})
-	}
-	for i := range e.outcomes {
-		if !e.cfg.Memory.due(e.outcomes[i].Tactic, e.now) {
-			e.outcomes[i].Result = Postponed
+		o := Outcome{Tactic: t.Name, Result: Running}
+		if !e.cfg.Memory.begin(t.Name, e.now) {
+			o.Result = Postponed
 		}
+		e.outcomes = append(e.outcomes, o)
 	}
 	e.asked = make(map[wire.TransactionID]asked)
 	e.load()

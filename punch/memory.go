@@ -1,13 +1,20 @@
 package punch
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // Memory is what attempts at one peer taught, for the next ones. The zero Memory
 // knows nothing; a nil one keeps nothing.
 type Memory struct {
 	// Won is the tactic that the latest route came of.
 	Won    Name
+	home   netip.Prefix // where the peer was
 	failed map[Name]failure
+	// running are the tactics that an attempt is at. When both peers ask for each
+	// other at once there are two attempts, with one budget.
+	running map[Name]bool
 }
 
 type failure struct {
@@ -29,13 +36,30 @@ func (n Name) pause(times int) time.Duration {
 	}
 }
 
-// due reports whether a tactic may be tried.
-func (m *Memory) due(n Name, now time.Time) bool {
-	if m == nil {
+// at forgets what failed when the peer is elsewhere now: behind another NAT, since
+// the addresses of one are neighbours.
+func (m *Memory) at(a netip.Addr) {
+	if m == nil || !a.Is4() {
+		return
+	}
+	if home := netip.PrefixFrom(a, 24).Masked(); home != m.home {
+		m.home, m.failed = home, nil
+	}
+}
+
+// begin reports whether a tactic may be tried, and takes note that it is.
+func (m *Memory) begin(n Name, now time.Time) bool {
+	if m == nil || n == Plain {
 		return true
 	}
-	f, ok := m.failed[n]
-	return !ok || now.Sub(f.at) >= n.pause(f.times)
+	if f, ok := m.failed[n]; m.running[n] || ok && now.Sub(f.at) < n.pause(f.times) {
+		return false
+	}
+	if m.running == nil {
+		m.running = make(map[Name]bool)
+	}
+	m.running[n] = true
+	return true
 }
 
 // learn takes in how an attempt ended.
@@ -44,6 +68,9 @@ func (m *Memory) learn(outcomes []Outcome, now time.Time) {
 		return
 	}
 	for _, o := range outcomes {
+		if o.Result != Postponed {
+			delete(m.running, o.Tactic)
+		}
 		switch o.Result {
 		case Won:
 			m.Won = o.Tactic

@@ -113,7 +113,6 @@ func (e *Engine) run() (next time.Time) {
 	if e.probing() && (!e.now.Before(e.started.Add(attemptTime)) || e.report.Sent-e.shots >= attemptProbes) {
 		e.finish(FoundNone)
 	}
-	next = e.fire()
 	kept := e.pairs[:0]
 	for _, p := range e.pairs {
 		if e.due(p) {
@@ -125,6 +124,10 @@ func (e *Engine) run() (next time.Time) {
 	}
 	clear(e.pairs[len(kept):])
 	e.pairs = kept
+	// After plain punching: predictions count with its first probe.
+	if at := e.fire(); !at.IsZero() && (next.IsZero() || at.Before(next)) {
+		next = at
+	}
 	if e.stopped || !e.releaseAt.IsZero() && !e.now.Before(e.releaseAt) {
 		e.releaseAt = time.Time{}
 		e.release()
@@ -153,14 +156,10 @@ func (e *Engine) due(p *pair) bool {
 		p.nextAt = time.Time{} // it still answers, and may yet be heard
 		return true
 	}
-	if e.now.Sub(e.second) >= time.Second {
-		e.second, e.inSecond = e.now, 0
-	}
-	if e.inSecond >= secondProbes {
-		p.nextAt = e.second.Add(time.Second)
+	if !e.probePace.take(e.now) {
+		p.nextAt = e.probePace.free()
 		return true
 	}
-	e.inSecond++
 	if len(p.openers) > 0 {
 		e.open(p)
 		return true

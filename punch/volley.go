@@ -14,6 +14,7 @@ import (
 type volley struct {
 	tactic int // of the race
 	shots  []shot
+	first  uint8 // TTL of the first shot from a socket that opens
 	passes []pass
 	next   int // shot of the pass under way
 	due    time.Time
@@ -39,14 +40,16 @@ type asked struct {
 }
 
 const (
-	// shotTick and tickShots make 400 shots a second; with the probes of plain
-	// punching it stays below 500.
-	shotTick  = 10 * time.Millisecond
-	tickShots = 4
-	// tickSockets is how many sockets are opened in a tick.
+	// shotTick and tickShots make 400 shots a second, which secondShots bounds; with
+	// the probes of plain punching it stays below 500.
+	shotTick    = 10 * time.Millisecond
+	tickShots   = 4
+	secondShots = 400
+	// tickSockets is how many sockets are opened in a tick. Each shoots at once.
 	tickSockets = 8
-	// volleyShots bounds what the shots of one attempt may be.
-	volleyShots = 1900
+	// volleyShots bounds what the shots of one attempt may be; with attemptProbes
+	// that makes 2,000.
+	volleyShots = 1600
 )
 
 // load prepares the shots of the race.
@@ -58,7 +61,11 @@ func (e *Engine) load() {
 		}
 		if t.Sockets > 0 && e.cfg.NewLocal != nil {
 			e.open4 = t.Sockets
-			e.volleys = append(e.volleys, &volley{tactic: i, passes: t.fromSockets(), due: e.now})
+			passes := t.fromSockets()
+			opened := shotTick * time.Duration((t.Sockets+tickSockets-1)/tickSockets)
+			e.volleys = append(e.volleys, &volley{
+				tactic: i, first: passes[0].ttl, passes: passes[1:], due: e.now.Add(opened + passes[0].pause),
+			})
 		}
 		if t.Aim.Order == NoAim || main == 0 {
 			continue
@@ -68,6 +75,9 @@ func (e *Engine) load() {
 			v.shots = append(v.shots, shot{main, netip.AddrPortFrom(to.Addr(), port)})
 		}
 		e.volleys = append(e.volleys, v)
+	}
+	if len(e.volleys) > 0 {
+		e.shotPace = newPace(secondShots)
 	}
 }
 
@@ -81,7 +91,8 @@ func (e *Engine) main4() Local {
 	return 0
 }
 
-// fromSockets are the passes of a tactic that probes from many sockets.
+// fromSockets are the passes of a tactic that probes from many sockets. The first
+// goes on while the sockets open.
 func (t Tactic) fromSockets() []pass {
 	switch {
 	case t.Name == Predict && t.Quiet:
@@ -124,11 +135,11 @@ func (a Aim) ports(n int, random io.Reader) []uint16 {
 // fire shoots what is due, and opens sockets to shoot from. It returns when it
 // wants to be called again.
 func (e *Engine) fire() (next time.Time) {
-	if !e.probing() || e.report.Confirmed > 0 || e.now.Before(e.fireAt) {
-		if e.probing() && e.report.Confirmed == 0 {
-			return e.fireAt
-		}
+	if !e.probing() || e.report.Confirmed > 0 {
 		return time.Time{}
+	}
+	if e.now.Before(e.fireAt) {
+		return e.fireAt
 	}
 	for range min(tickSockets, e.open4) {
 		e.open4--
@@ -138,69 +149,63 @@ func (e *Engine) fire() (next time.Time) {
 	for progress := true; progress && left > 0; {
 		progress = false
 		for _, v := range e.volleys {
-			if left > 0 && e.shoot(v) {
+			if left > 0 && e.shootNext(v) {
 				left--
 				progress = true
 			}
 		}
 	}
-	e.volleys = slices.DeleteFunc(e.volleys, func(v *volley) bool { return len(v.passes) == 0 })
-	if e.fireAt = e.nextFire(left); e.open4 > 0 {
-		e.fireAt = e.now.Add(shotTick)
-	}
+	e.volleys = slices.DeleteFunc(e.volleys, func(v *volley) bool { return len(v.passes) == 0 && e.open4 == 0 })
+	e.fireAt = e.nextFire(left)
 	return e.fireAt
 }
 
-// nextFire is when a volley has something to shoot again.
+// nextFire is when there is something to shoot again.
 func (e *Engine) nextFire(left int) (next time.Time) {
+	soon := e.now.Add(shotTick)
+	if e.open4 > 0 || left == 0 {
+		return soon
+	}
 	for _, v := range e.volleys {
-		if v.next >= len(v.shots) && !v.due.After(e.now) {
+		if len(v.passes) == 0 || len(v.shots) == 0 {
 			continue // it waits for its sockets
 		}
 		if next.IsZero() || v.due.Before(next) {
 			next = v.due
 		}
 	}
-	if soon := e.now.Add(shotTick); left == 0 || !next.IsZero() && next.Before(soon) {
+	if !next.IsZero() && next.Before(soon) {
 		return soon
 	}
 	return next
 }
 
-// shoot fires one shot of a volley, and reports whether there was one.
-func (e *Engine) shoot(v *volley) bool {
-	if len(v.passes) == 0 || e.now.Before(v.due) || v.next >= len(v.shots) || e.shots >= volleyShots {
+// shootNext fires the next shot of a volley, and reports whether there was one. When
+// all have been shot, the next pass begins.
+func (e *Engine) shootNext(v *volley) bool {
+	if len(v.passes) == 0 || e.now.Before(v.due) || v.next >= len(v.shots) || !e.shoot(v, v.shots[v.next], v.passes[0].ttl) {
 		return false
 	}
-	s, p := v.shots[v.next], v.passes[0]
-	v.next++
+	if v.next++; v.next == len(v.shots) {
+		v.due, v.next = e.now.Add(v.passes[0].pause), 0
+		v.passes = v.passes[1:]
+	}
+	return true
+}
+
+// shoot sends one probe, if that many may leave.
+func (e *Engine) shoot(v *volley, s shot, ttl uint8) bool {
+	if e.shots >= volleyShots || !e.shotPace.take(e.now) {
+		return false
+	}
 	id := e.transactionID()
 	e.sequence++
 	e.shots++
 	e.report.Sent++
 	e.outcomes[v.tactic].Sent++
 	e.asked[id] = asked{s, v.tactic, e.now}
-	e.emit(Action{Op: Send, Local: s.local, To: s.to, TTL: p.ttl, Data: e.keys.AppendProbe(nil, id, e.sequence)})
-	e.turn(v)
+	e.emit(Action{Op: Send, Local: s.local, To: s.to, TTL: ttl, Data: e.keys.AppendProbe(nil, id, e.sequence)})
 	return true
-}
-
-// turn begins the next pass of a volley when all have been shot.
-func (e *Engine) turn(v *volley) {
-	if v.next < len(v.shots) || v.next < e.sockets(v.tactic) {
-		return
-	}
-	v.due, v.next = e.now.Add(v.passes[0].pause), 0
-	v.passes = v.passes[1:]
-}
-
-// sockets is how many sockets a tactic shoots from, those included that are still
-// to be opened.
-func (e *Engine) sockets(tactic int) int {
-	if t := e.tactics[tactic]; t.Sockets > 0 && e.cfg.NewLocal != nil {
-		return t.Sockets
-	}
-	return 0
 }
 
 // bind asks for a socket.
@@ -211,13 +216,18 @@ func (e *Engine) bind() {
 	e.emit(Action{Op: Bind, Local: l})
 }
 
-// bound takes a socket of ours that is open now: its shots can leave.
+// bound takes a socket of ours that is open now. Its first shot leaves at once, since
+// sockets are asked for at a pace; the later ones with those of all.
 func (e *Engine) bound(l Local) {
 	for _, v := range e.volleys {
-		if e.sockets(v.tactic) > 0 {
-			v.shots = append(v.shots, shot{l, endpoint4(e.cfg.Other)})
-			e.fireAt = e.now
-			return
+		if e.tactics[v.tactic].Sockets == 0 {
+			continue
+		}
+		s := shot{l, endpoint4(e.cfg.Other)}
+		v.shots = append(v.shots, s)
+		e.shoot(v, s, v.first)
+		if soon := e.now.Add(shotTick); e.fireAt.IsZero() && e.open4 == 0 {
+			e.fireAt = soon
 		}
 	}
 }
@@ -265,3 +275,14 @@ func (e *Engine) release() {
 // Owns reports whether l is a socket that the Engine asked for with Bind and has not
 // closed.
 func (e *Engine) Owns(l Local) bool { return slices.Contains(e.extra, l) }
+
+// Adopt takes over a socket that another Engine for the same peer has done with, if a
+// hole that this one found is on it: the peer's shots tell nothing of who opened the
+// socket that they hit. It reports whether it did; then the socket is not to be closed.
+func (e *Engine) Adopt(l Local) bool {
+	if !slices.ContainsFunc(e.pairs, func(p *pair) bool { return p.local == l }) {
+		return false
+	}
+	e.extra = append(e.extra, l)
+	return true
+}

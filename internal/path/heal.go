@@ -61,7 +61,9 @@ func (p *Peer) step(a *attempt, in punch.Input) {
 		case punch.Bind:
 			p.emit(Action{Op: Bind, By: key})
 		case punch.Unbind:
-			p.emit(Action{Op: Unbind, By: key})
+			if !slices.ContainsFunc(p.attempts, func(b *attempt) bool { return b != a && b.engine.Adopt(o.Local) }) {
+				p.emit(Action{Op: Unbind, By: key})
+			}
 		case punch.Done:
 			p.event(Happening{Kind: AttemptEnded, Report: o.Report})
 			if a == p.counts || !p.has(Route.Direct) && !a.told.Began.Before(p.counts.told.Began) {
