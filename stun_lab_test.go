@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 
 	"bodkin/natlab"
@@ -60,6 +61,8 @@ func TestOthersTellNATsByOurServer(t *testing.T) {
 			t.Skipf("%s is not installed (Debian: apt-get install coturn stun-client)", program)
 		}
 	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
 	for _, c := range []struct {
 		bed                netbed.Bed
 		preset             natlab.Preset
@@ -74,32 +77,40 @@ func TestOthersTellNATsByOurServer(t *testing.T) {
 		{netbed.Kernel, natlab.Linux, "Endpoint Independent", "Address and Port Dependent", "Independent Mapping, Port Dependent Filter"},
 		{netbed.Kernel, natlab.SymmetricRandom, "Address and Port Dependent", "Address and Port Dependent", "Dependent Mapping"},
 	} {
-		t.Run(fmt.Sprint(c.bed, "/", c.preset), func(t *testing.T) {
-			t.Parallel()
-			home, server := startTwoAddresses(t, c.bed, c.preset)
-			for _, run := range []struct {
-				command string
-				want    []string
-			}{
-				{"turnutils_natdiscovery -m -f " + server, []string{
-					"NAT with " + c.mapping + " Mapping!", "NAT with " + c.filtering + " Filtering!",
-				}},
-				{"stun " + server, []string{"Primary: " + c.classic + ","}},
-			} {
-				args := strings.Fields(run.command)
-				cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
-				var out bytes.Buffer
-				cmd.Stdout, cmd.Stderr = &out, &out
-				if err := home.Start(cmd); err != nil {
-					t.Fatal(err)
-				}
-				_ = cmd.Wait() // the exit status of stun is what it found
+		home, server := startTwoAddresses(t, c.bed, c.preset)
+		for _, run := range []struct {
+			command string
+			want    []string
+		}{
+			{"turnutils_natdiscovery -m -f " + server, []string{
+				"NAT with " + c.mapping + " Mapping!", "NAT with " + c.filtering + " Filtering!",
+			}},
+			{"stun " + server, []string{"Primary: " + c.classic + ","}},
+		} {
+			// They wait for answers that do not come: all at the same time.
+			wg.Go(func() {
+				out := output(t, home, run.command)
 				for _, want := range run.want {
-					if !strings.Contains(out.String(), want) {
-						t.Errorf("%s does not say %q:\n%s", run.command, want, out.String())
+					if !strings.Contains(out, want) {
+						t.Errorf("%v, %v: %s does not say %q:\n%s", c.bed, c.preset, run.command, want, out)
 					}
 				}
-			}
-		})
+			})
+		}
 	}
+}
+
+// output is what a command says on a host; its exit status may say something too.
+func output(t *testing.T, host *netbed.Host, command string) string {
+	t.Helper()
+	args := strings.Fields(command)
+	cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := host.Start(cmd); err != nil {
+		t.Error(err)
+		return ""
+	}
+	_ = cmd.Wait()
+	return out.String()
 }

@@ -30,7 +30,7 @@ func (r *Registry) binding(local int, from netip.AddrPort, m *stun.Message) {
 	r.stats.Bindings++
 	a := wire.BindingAnswer{ID: m.TransactionID, Fingerprint: fingerprint}
 	q, err := wire.ParseBindingRequest(m)
-	unknown := unknownRequired(m)
+	unknown := unknownRequired(m, knownOverUDP)
 	o := r.origin(local)
 	via := o.instead(local, q.ChangeIP, q.ChangePort)
 	switch {
@@ -85,18 +85,19 @@ func (r *Registry) endpoints(a *wire.BindingAnswer, q wire.BindingRequest, o *or
 
 // unknownRequired are the comprehension-required attributes of a Binding request
 // that we do not know, for a 420 (RFC 8489 §6.3.1).
-func unknownRequired(m *stun.Message) (unknown []stun.AttrType) {
+func unknownRequired(m *stun.Message, known []stun.AttrType) (unknown []stun.AttrType) {
 	for _, a := range m.Attributes {
-		if a.Type.Required() && !knownRequired[a.Type] && !slices.Contains(unknown, a.Type) {
+		if a.Type.Required() && !slices.Contains(known, a.Type) && !slices.Contains(unknown, a.Type) {
 			unknown = append(unknown, a.Type)
 		}
 	}
 	return unknown
 }
 
-// knownRequired are the comprehension-required attributes that a Binding request
-// may carry; credentials mean nothing to us.
-var knownRequired = map[stun.AttrType]bool{
-	stun.AttrUsername: true, stun.AttrMessageIntegrity: true, wire.AttrIntegrity: true, stun.AttrRealm: true, stun.AttrNonce: true,
-	stun.AttrChangeRequest: true, stun.AttrResponsePort: true, wire.AttrPadding: true,
-}
+// What a Binding request may carry; credentials mean nothing to us.
+var (
+	knownOverTCP = []stun.AttrType{
+		stun.AttrUsername, stun.AttrMessageIntegrity, wire.AttrIntegrity, stun.AttrRealm, stun.AttrNonce, wire.AttrPadding,
+	}
+	knownOverUDP = append(slices.Clip(knownOverTCP), stun.AttrChangeRequest, stun.AttrResponsePort)
+)

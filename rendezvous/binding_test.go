@@ -85,11 +85,7 @@ func TestChangeRequestsOfOneAddress(t *testing.T) {
 		{"change port of an address that is not known", aps("0.0.0.0:3478", "[::]:3478", "0.0.0.0:3479", "[::]:3479"), wire.BindingRequest{ChangePort: true}, 2, wire.BindingAnswer{}},
 		{"other ports", four[:2], wire.BindingRequest{OtherPorts: true}, 0, wire.BindingAnswer{OtherPorts: []uint16{3479}}},
 		{"other ports of one", four[:1], wire.BindingRequest{OtherPorts: true}, 0, wire.BindingAnswer{}},
-		{
-			"other ports of many",
-			aps("[::]:1", "0.0.0.0:1", "0.0.0.0:2", "0.0.0.0:3", "0.0.0.0:4", "0.0.0.0:5", "0.0.0.0:6", "0.0.0.0:7", "0.0.0.0:8"),
-			wire.BindingRequest{OtherPorts: true}, 0, wire.BindingAnswer{},
-		},
+		{"other ports of another family", aps("[::]:1", "0.0.0.0:1", "0.0.0.0:2"), wire.BindingRequest{OtherPorts: true}, 0, wire.BindingAnswer{}},
 		{"two addresses with a port each", []netip.AddrPort{four[0], four[3]}, wire.BindingRequest{ChangeIP: true}, 0, wire.BindingAnswer{Code: 420, Unknown: refused}},
 		{"two addresses with one port", []netip.AddrPort{four[0], four[2]}, wire.BindingRequest{ChangeIP: true}, 0, wire.BindingAnswer{Code: 420, Unknown: refused}},
 		{"three of four", four[:3], wire.BindingRequest{ChangeIP: true}, 0, wire.BindingAnswer{Code: 420, Unknown: refused}},

@@ -1,6 +1,7 @@
 package rendezvous
 
 import (
+	"crypto/tls"
 	"log/slog"
 	"net/netip"
 
@@ -22,8 +23,14 @@ type ServerConfig struct {
 	// a family is that of the first in Listen, and so on. It is needed where those
 	// are unspecified, or where a NAT translates them, each to one and no port.
 	Public []netip.Addr
-	Limits Limits
-	// Network makes the sockets: the system's if nil.
+	// ListenTCP and ListenTLS are endpoints at which the server answers plain
+	// Binding over TCP and TLS too (RFC 8489 §6.2.2); there are none by default.
+	// TLS needs the configuration TLS, with a certificate.
+	ListenTCP, ListenTLS []netip.AddrPort
+	TLS                  *tls.Config
+	Limits               Limits
+	// Network makes the sockets: the system's if nil. For TCP it needs
+	// a method Listen, as netbed.Host has it.
 	Network sock.Network
 	Logger  *slog.Logger
 }

@@ -14,6 +14,7 @@
 //	relay.go     ChannelData between introduced peers
 //	binding.go   STUN for everybody: plain Binding, and RFC 5780
 //	classic.go   the same for RFC 3489's clients
+//	stream.go    the same over TCP and TLS
 //	origin.go    which sockets answer in place of which
 //	limit.go     rates and prefixes
 //	agent.go     a node's side of it all, a state machine too

@@ -77,3 +77,13 @@ func (l *prefixLimit) slot(from netip.Addr) int {
 	h, m = bits.Mul64(h^m^l.key[1], l.key[0]|1)
 	return int((h ^ m) % uint64(len(l.counts)))
 }
+
+// prefixOf is the network that limits count together: an IPv4 /24, an IPv6 /48.
+func prefixOf(a netip.Addr) netip.Prefix {
+	bits := 48
+	if a.Is4() {
+		bits = 24
+	}
+	p, _ := a.WithZone("").Prefix(bits)
+	return p
+}

@@ -107,8 +107,9 @@ type Registry struct {
 	swept         time.Time
 
 	prefixes prefixLimit
-	errors   bucket // unauthenticated errors, in all
-	strays   bucket // answers to data on channels that are not there
+	streamed prefixLimit // the same over TCP, where sources are not spoofed
+	errors   bucket      // unauthenticated errors, in all
+	strays   bucket      // answers to data on channels that are not there
 	relayed  bucket
 	stats    Stats
 
@@ -141,6 +142,7 @@ func NewRegistry(key peer.Key, limits Limits, random io.Reader, sockets ...netip
 	var seed [16]byte
 	r.draw(seed[:])
 	r.prefixes.key = [2]uint64{binary.BigEndian.Uint64(seed[:]), binary.BigEndian.Uint64(seed[8:])}
+	r.streamed.key = r.prefixes.key
 	r.draw(r.nonces.key[:])
 	return r
 }

@@ -19,6 +19,7 @@ import (
 type Server struct {
 	cfg      ServerConfig
 	sockets  []*sock.Socket
+	streams  streams
 	closed   chan struct{}
 	close    func()
 	mu       sync.Mutex // of the two that follow
@@ -34,6 +35,9 @@ func NewServer(ctx context.Context, cfg ServerConfig) (*Server, error) {
 	if cfg.Key.IsZero() {
 		return nil, errors.New("rendezvous: ServerConfig.Key is the zero key; make one with peer.GenerateKey or read one with peer.LoadKey")
 	}
+	if len(cfg.ListenTLS) > 0 && cfg.TLS == nil {
+		return nil, errors.New("rendezvous: ServerConfig.ListenTLS needs a certificate: set TLS")
+	}
 	if cfg.Network == nil {
 		cfg.Network = sock.System{}
 	}
@@ -46,6 +50,7 @@ func NewServer(ctx context.Context, cfg ServerConfig) (*Server, error) {
 		for _, c := range s.sockets {
 			_ = c.Close()
 		}
+		s.streams.close()
 	})
 	if err := s.bind(ctx); err != nil {
 		s.close()
@@ -78,7 +83,7 @@ func (s *Server) bind(ctx context.Context) error {
 	if len(s.sockets) == 0 {
 		return missing
 	}
-	return nil
+	return s.listenStreams(ctx)
 }
 
 // noFamily reports whether err says that the system lacks the address family.
@@ -134,8 +139,15 @@ func (s *Server) Serve(ctx context.Context) error {
 			s.close()
 		})
 	}
+	for _, l := range s.streams.listeners {
+		wg.Go(func() {
+			s.accept(l)
+			s.close()
+		})
+	}
 	s.tick()
 	wg.Wait()
+	s.streams.serving.Wait()
 	select {
 	case err := <-failed:
 		return err

@@ -20,6 +20,8 @@ import (
 
 type serveFlags struct {
 	listen, public       []string
+	listenTCP, listenTLS []string
+	tlsCert, tlsKey      string
 	key                  string
 	relayRate, totalRate string
 	registrations        int
@@ -39,16 +41,22 @@ It is a STUN server too, for anybody. From port 3479, which it takes if that is
 free, it answers those who want to know what their NAT lets in. On a machine with
 two public addresses name both with --public: then it tells all that RFC 5780 can.
 If a NAT translates them, name the local ones with --listen, in the same order and
-each with the same two ports.
+each with the same two ports. Over TCP and TLS it tells clients their endpoint with
+--listen-tcp and --tls-cert; a certificate that is replaced is read anew.
 
 Rates are in bit/s, with k, M or G. With --json it prints an object first: id,
-urls, and listen, the addresses that it is bound to.`,
+urls, and listen, the addresses that it is bound to; with TCP and TLS also
+listen_tcp and listen_tls.`,
 		Example: "  bodkin serve --public rendezvous.example.org\n  bodkin serve --listen 192.0.2.7:3478 --relay-rate 20M",
 		Args:    cobra.NoArgs,
 		RunE:    func(c *cobra.Command, _ []string) error { return a.serve(c, f) },
 	}
 	c.Flags().StringSliceVar(&f.listen, "listen", nil, "`ADDRESS:PORT` to bind, or :PORT; give it again for more (default: ports 3478 and 3479 of all)")
 	c.Flags().StringSliceVar(&f.public, "public", nil, "`HOST` or HOST:PORT by which nodes reach this server; give it again for more (default: its addresses)")
+	c.Flags().StringSliceVar(&f.listenTCP, "listen-tcp", nil, "`ADDRESS:PORT` or :PORT for STUN over TCP; give it again for more (default: none)")
+	c.Flags().StringSliceVar(&f.listenTLS, "listen-tls", nil, "`ADDRESS:PORT` or :PORT for STUN over TLS (default: port 5349 of all, with --tls-cert)")
+	c.Flags().StringVar(&f.tlsCert, "tls-cert", "", "`FILE` with the certificate chain for TLS, in PEM")
+	c.Flags().StringVar(&f.tlsKey, "tls-key", "", "`FILE` with the certificate's private key, in PEM")
 	c.Flags().StringVar(&f.key, "key", "", "`FILE` of the server key (default: bodkin/server.key in the configuration folder)")
 	c.Flags().StringVar(&f.relayRate, "relay-rate", "50M", "`RATE` at the most between two peers, each way; 0: no limit")
 	c.Flags().StringVar(&f.totalRate, "relay-total", "0", "`RATE` at the most in all; 0: no limit")
@@ -69,6 +77,11 @@ func (a *app) serve(c *cobra.Command, f serveFlags) error {
 	if cfg.Key, err = peer.LoadOrCreateKey(path); err != nil {
 		return err
 	}
+	if len(cfg.ListenTLS) > 0 {
+		if cfg.TLS, err = tlsConfig(f.tlsCert, f.tlsKey); err != nil {
+			return err
+		}
+	}
 	s, err := rendezvous.NewServer(c.Context(), cfg)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return fmt.Errorf("%w; another server may be running: choose another port with --listen", err)
@@ -80,7 +93,11 @@ func (a *app) serve(c *cobra.Command, f serveFlags) error {
 		return err
 	}
 	urls := f.urls(s)
-	if err := a.print(map[string]any{"id": s.ID(), "urls": urls, "listen": s.Addrs()}, "%s", strings.Join(urls, "\n")); err != nil {
+	started := map[string]any{"id": s.ID(), "urls": urls, "listen": s.Addrs()}
+	if tcp, tls := s.StreamAddrs(); len(tcp)+len(tls) > 0 {
+		started["listen_tcp"], started["listen_tls"] = tcp, tls
+	}
+	if err := a.print(started, "%s", strings.Join(urls, "\n")); err != nil {
 		return err
 	}
 	err = s.Serve(c.Context())
@@ -88,13 +105,13 @@ func (a *app) serve(c *cobra.Command, f serveFlags) error {
 	return err
 }
 
-// listenAddrs reads --listen; :PORT binds both families.
-func listenAddrs(texts []string) (out []netip.AddrPort, err error) {
+// listenAddrs reads --listen or the like; :PORT binds both families.
+func listenAddrs(flag string, texts []string) (out []netip.AddrPort, err error) {
 	for _, text := range texts {
 		host, port, err := net.SplitHostPort(text)
 		n, perr := strconv.ParseUint(port, 10, 16)
 		if err != nil || perr != nil {
-			return nil, fmt.Errorf("--listen %q: it needs the form ADDRESS:PORT or :PORT", text)
+			return nil, fmt.Errorf("%s %q: it needs the form ADDRESS:PORT or :PORT", flag, text)
 		}
 		if host == "" {
 			out = append(out, netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(n)), netip.AddrPortFrom(netip.IPv6Unspecified(), uint16(n)))
@@ -102,7 +119,7 @@ func listenAddrs(texts []string) (out []netip.AddrPort, err error) {
 		}
 		a, err := netip.ParseAddr(host)
 		if err != nil {
-			return nil, fmt.Errorf("--listen %q: %q is not an IP address", text, host)
+			return nil, fmt.Errorf("%s %q: %q is not an IP address", flag, text, host)
 		}
 		out = append(out, netip.AddrPortFrom(a, uint16(n)))
 	}
@@ -111,7 +128,10 @@ func listenAddrs(texts []string) (out []netip.AddrPort, err error) {
 
 // config is what the flags describe, but for the key.
 func (f serveFlags) config() (c rendezvous.ServerConfig, err error) {
-	if c.Listen, err = listenAddrs(f.listen); err != nil {
+	if c.Listen, err = listenAddrs("--listen", f.listen); err != nil {
+		return c, err
+	}
+	if err := f.streams(&c); err != nil {
 		return c, err
 	}
 	if c.Limits.RelayPerPair, err = parseRate(f.relayRate); err != nil {
@@ -134,6 +154,24 @@ func (f serveFlags) config() (c rendezvous.ServerConfig, err error) {
 		}
 	}
 	return c, nil
+}
+
+// streams is what the flags say of TCP and TLS.
+func (f serveFlags) streams(c *rendezvous.ServerConfig) (err error) {
+	if c.ListenTCP, err = listenAddrs("--listen-tcp", f.listenTCP); err != nil {
+		return err
+	}
+	if f.tlsCert == "" && f.tlsKey == "" && len(f.listenTLS) == 0 {
+		return nil
+	}
+	if f.tlsCert == "" || f.tlsKey == "" {
+		return errors.New("TLS needs both --tls-cert and --tls-key")
+	}
+	if len(f.listenTLS) == 0 {
+		f.listenTLS = []string{":5349"} // RFC 8489 §18.6
+	}
+	c.ListenTLS, err = listenAddrs("--listen-tls", f.listenTLS)
+	return err
 }
 
 // binds reports whether the server is at that port itself: else a NAT changes ports,

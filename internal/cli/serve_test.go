@@ -37,7 +37,7 @@ func TestPublicAddressesOfAServer(t *testing.T) {
 // ":PORT" is both families.
 func TestListenAddresses(t *testing.T) {
 	t.Parallel()
-	got, err := listenAddrs([]string{":1", "127.0.0.1:2", "[::1]:3"})
+	got, err := listenAddrs("--listen", []string{":1", "127.0.0.1:2", "[::1]:3"})
 	var texts []string
 	for _, a := range got {
 		texts = append(texts, a.String())

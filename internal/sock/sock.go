@@ -29,6 +29,13 @@ type Network interface {
 	Prefixes() ([]netip.Prefix, error)
 }
 
+// StreamNetwork is a Network that has TCP too.
+type StreamNetwork interface {
+	Network
+	// Listen opens a TCP listener; network is tcp4 or tcp6.
+	Listen(ctx context.Context, network string, local netip.AddrPort) (net.Listener, error)
+}
+
 const (
 	// bufferSize asks the kernel for what a 200 Mbit/s path of 200 ms may have
 	// under way; the kernel gives what it allows.

@@ -16,6 +16,12 @@ func (System) ListenPacket(ctx context.Context, network string, local netip.Addr
 	return c.ListenPacket(ctx, network, local.String())
 }
 
+// Listen implements [StreamNetwork].
+func (System) Listen(ctx context.Context, network string, local netip.AddrPort) (net.Listener, error) {
+	var c net.ListenConfig
+	return c.Listen(ctx, network, local.String())
+}
+
 // Prefixes implements [Network].
 func (System) Prefixes() ([]netip.Prefix, error) {
 	interfaces, err := net.Interfaces()
