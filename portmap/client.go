@@ -228,13 +228,16 @@ func (r *router) end() {
 	}
 }
 
-// seekFirst and seekMost bound how long a protocol that was not found is left alone.
+// seekFirst and seekMost bound how long a protocol that was not found is left
+// alone, seekLeast how often it is asked for because the router said something.
 const (
+	seekLeast = time.Second
 	seekFirst = 5 * time.Minute
 	seekMost  = 30 * time.Minute
 )
 
-// seek finds out whether a protocol is spoken, and again when it fell silent.
+// seek finds out whether a protocol is spoken, and again when it fell silent, or
+// when the router said something unasked: its answer's epoch tells what that was.
 func (c *Client) seek(ctx context.Context, s *speaker) {
 	pause := seekFirst
 	for {
@@ -243,19 +246,27 @@ func (c *Client) seek(ctx context.Context, s *speaker) {
 			return
 		}
 		c.mu.Lock()
+		news := !s.found || s.external != external
 		s.found, s.external, s.err = err == nil, external, err
 		c.mu.Unlock()
 		var later <-chan time.Time
-		if err == nil {
-			pause = seekFirst
-			c.tell(Event{Kind: EventFound, Protocol: s.protocol.name(), Gateway: s.router.gateway.Addr, External: external})
-			c.wake(s.router.gateway.Interface, 0)
-		} else {
+		if err != nil {
 			later, pause = time.After(pause), min(2*pause, seekMost)
+		} else {
+			pause = seekFirst
+			if news {
+				c.tell(Event{Kind: EventFound, Protocol: s.protocol.name(), Gateway: s.router.gateway.Addr, External: external})
+				c.wake(s.router.gateway.Interface, 0)
+			}
 		}
 		select {
 		case <-later:
 		case <-s.again:
+		case <-ctx.Done():
+			return
+		}
+		select { // a flood of announcements is none of questions
+		case <-time.After(seekLeast):
 		case <-ctx.Done():
 			return
 		}
@@ -267,6 +278,11 @@ func (c *Client) silent(s *speaker, err error) {
 	c.mu.Lock()
 	s.found, s.err = false, err
 	c.mu.Unlock()
+	s.ask()
+}
+
+// ask has seek ask once more.
+func (s *speaker) ask() {
 	select {
 	case s.again <- struct{}{}:
 	default:
@@ -304,19 +320,20 @@ func (c *Client) hear(group netip.Addr) {
 			_ = conn.Close()
 			return
 		}
-		for _, l := range c.linksTo(from) {
-			l.deliver(b[:n])
+		for _, s := range c.speakersAt(from) {
+			s.link.deliver(b[:n])
+			s.ask() // some routers announce in one protocol only
 		}
 	}
 }
 
-func (c *Client) linksTo(from net.Addr) (out []*link) {
+func (c *Client) speakersAt(from net.Addr) (out []*speaker) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, r := range c.routers {
 		for _, s := range r.speakers {
 			if s.link.ours(from) {
-				out = append(out, s.link)
+				out = append(out, s)
 			}
 		}
 	}

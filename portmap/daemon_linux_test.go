@@ -1,10 +1,12 @@
 package portmap_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -47,7 +49,8 @@ type home struct {
 	dir     string
 
 	command *exec.Cmd
-	log     bytes.Buffer
+	started time.Time
+	log     []string
 }
 
 const miniupnpd = "/usr/sbin/miniupnpd"
@@ -161,30 +164,33 @@ func (h *home) startDaemon() {
 		h.t.Fatal(err)
 	}
 	_ = in.Close()
-	ready, once := make(chan struct{}), sync.Once{}
+	ready := make(chan struct{})
 	var ended sync.WaitGroup
-	ended.Go(func() {
-		b := make([]byte, 4096)
-		for {
-			n, err := out.Read(b)
-			h.log.Write(b[:n])
-			if bytes.Contains(h.log.Bytes(), []byte("istening")) {
-				once.Do(func() { close(ready) })
-			}
-			if err != nil {
-				once.Do(func() { close(ready) })
-				return
-			}
-		}
-	})
+	ended.Go(func() { h.read(out, ready) })
 	h.t.Cleanup(func() {
 		ended.Wait()
 		_ = out.Close()
 		if h.t.Failed() {
-			h.t.Logf("miniupnpd:\n%s", h.log.String())
+			h.t.Logf("miniupnpd:\n%s", strings.Join(h.log, "\n"))
 		}
 	})
 	<-ready
+	h.started = time.Now()
+}
+
+// read keeps the end of what the daemon says.
+func (h *home) read(out io.Reader, ready chan struct{}) {
+	once := sync.OnceFunc(func() { close(ready) })
+	defer once()
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		if strings.Contains(lines.Text(), "istening") {
+			once()
+		}
+		if len(h.log) == 100 {
+			h.log = h.log[1:]
+		}
+		h.log = append(h.log, lines.Text())
+	}
 }
 
 // stopDaemon ends miniupnpd. The rules that it made stay behind or not, as it does.
@@ -236,6 +242,70 @@ func (h *home) granted(m *portmap.Mapping) portmap.Grant {
 		h.t.Fatal(err)
 	}
 	return g
+}
+
+// refused waits until a mapping was refused, and says why.
+func (h *home) refused(m *portmap.Mapping) error {
+	h.t.Helper()
+	late := time.After(40 * time.Second)
+	for {
+		changed := m.Changed()
+		if err := m.Err(); err != nil && !errors.Is(err, portmap.ErrSilent) {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-late:
+			h.t.Fatalf("not refused: grants %+v, error %v", m.Grants(), m.Err())
+		}
+	}
+}
+
+// gateway is the daemon's address inside.
+func (h *home) gateway() string {
+	h.t.Helper()
+	g, err := h.gateways("b")()
+	if err != nil || len(g) == 0 {
+		h.t.Fatalf("gateways %v, %v", g, err)
+	}
+	return g[0].Addr.String()
+}
+
+// age waits until the daemon has run for some seconds.
+func (h *home) age() {
+	h.t.Helper()
+	<-time.After(time.Until(h.started.Add(5 * time.Second)))
+}
+
+// forget removes what a daemon that was stopped left behind.
+func (h *home) forget() {
+	h.t.Helper()
+	_ = os.Remove(filepath.Join(h.dir, "leases"))
+	_ = os.Remove(filepath.Join(h.dir, "leases6"))
+	err := h.Box("home").Do(func() error {
+		c, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		filter := &nftables.Table{Family: nftables.TableFamilyINet, Name: "filter"}
+		nat := &nftables.Table{Family: nftables.TableFamilyINet, Name: natTable}
+		c.FlushChain(&nftables.Chain{Table: filter, Name: "miniupnpd"})
+		c.FlushChain(&nftables.Chain{Table: nat, Name: "prerouting_miniupnpd"})
+		c.FlushChain(&nftables.Chain{Table: nat, Name: "postrouting_miniupnpd"})
+		return c.Flush()
+	})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.reset()
+}
+
+// reset has the router's NAT forget the flows that it let through.
+func (h *home) reset() {
+	h.t.Helper()
+	if err := h.Box("home").Reboot(false); err != nil {
+		h.t.Fatal(err)
+	}
 }
 
 // awaitEvent waits for an event of a kind.

@@ -57,6 +57,15 @@ func (e *RefusedError) Error() string {
 // Unwrap is what the code means.
 func (e *RefusedError) Unwrap() error { return e.Err }
 
+// another is the refusal of a router that would give another port than the exact
+// one.
+func another(p Protocol, gateway netip.Addr, port uint16) error {
+	return &RefusedError{
+		Protocol: p, Gateway: gateway, Name: "another port",
+		Err: ErrInUse, Hint: fmt.Sprintf("port %d would be free; choose that, or do without Exact", port),
+	}
+}
+
 // refusal is what a result code means, and what to do about it.
 type refusal struct {
 	err  error

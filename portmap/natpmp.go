@@ -72,10 +72,7 @@ func (p *pmpProtocol) open(ctx context.Context, a ask, had grant) (grant, error)
 	}
 	if a.exact && m.ExternalPort != port {
 		// NAT-PMP cannot say that it must be this one.
-		return grant{}, errors.Join(p.remove(ctx, a, had), &RefusedError{
-			Protocol: NATPMP, Gateway: p.gateway.Addr, Name: "another port",
-			Err: ErrInUse, Hint: fmt.Sprintf("port %d would be free; choose that, or do without Exact", m.ExternalPort),
-		})
+		return grant{}, errors.Join(p.remove(ctx, a, had), another(NATPMP, p.gateway.Addr, m.ExternalPort))
 	}
 	within, cancel := context.WithTimeout(ctx, addressWait)
 	defer cancel()

@@ -65,6 +65,10 @@ func (p *pcpProtocol) open(ctx context.Context, a ask, had grant) (grant, error)
 	p.nonces[a.nonce] = m.Lifetime
 	p.mu.Unlock()
 	external := m.Mapping.External
+	if a.exact && external.Port() != a.external {
+		// Some routers do not know PREFER_FAILURE, and do not say so.
+		return grant{}, errors.Join(p.remove(ctx, a, had), another(PCP, p.gateway.Addr, external.Port()))
+	}
 	if external.Addr().IsUnspecified() {
 		external = netip.AddrPortFrom(netip.Addr{}, external.Port())
 	}
