@@ -170,7 +170,7 @@ func TestDaemonWhosePortIsInUse(t *testing.T) {
 func TestDaemonThatDeniesByPolicy(t *testing.T) {
 	t.Parallel()
 	rules := []string{"allow 7000-7999 0.0.0.0/0 7000-7999", "deny 0-65535 0.0.0.0/0 0-65535"}
-	each(t, daemonOptions{Rules: rules}, func(t *testing.T, h *home, by portmap.Protocol) {
+	each(t, daemonOptions{Rules: rules, Quiet: true}, func(t *testing.T, h *home, by portmap.Protocol) {
 		c, _ := h.client("a", by)
 		if g := h.granted(want(t, c, portmap.Request{Internal: wildcard(7000)})); g.External.Port() != 7000 {
 			t.Errorf("granted %+v", g)
