@@ -22,6 +22,8 @@ type Config struct {
 	// Profiles, if not nil, are what a and b believe of their NATs instead of
 	// measuring them.
 	Profiles *[2]nat.Profile
+	// Cold is to dial as soon as both are registered, before they know their NATs.
+	Cold bool
 	// Observe, if not nil, is shown every packet.
 	Observe natlab.Observer
 }
@@ -60,6 +62,11 @@ const (
 	// registerLimit is how long both nodes may take to register.
 	registerLimit = 30 * time.Second
 
+	// measureLimit is how long both may measure their NATs before the dial, settle
+	// how long the server is told of it.
+	measureLimit = 30 * time.Second
+	settle       = time.Second
+
 	serverPort = 3478
 )
 
@@ -95,7 +102,7 @@ func Punch(cfg Config) (Result, error) {
 	if r.b, err = r.server.newNode("b", cfg.Topology.Seed, believed[1]); err != nil {
 		return Result{}, err
 	}
-	return r.punch(cfg.Limit), nil
+	return r.punch(cfg), nil
 }
 
 // run is the state of one.
@@ -108,13 +115,18 @@ type run struct {
 	result Result
 }
 
-func (r *run) punch(limit time.Duration) Result {
+func (r *run) punch(cfg Config) Result {
 	r.b.step(node.Input{Op: node.Accept})
 	r.a.start()
 	r.b.start()
 	if !r.sim.Run(registerLimit, func() bool { return r.a.registered && r.b.registered }) {
 		r.result.Why = r.unregistered()
 		return r.result
+	}
+	if cfg.Profiles == nil && !cfg.Cold {
+		r.sim.Run(measureLimit, func() bool { return r.a.measured.Complete && r.b.measured.Complete })
+		r.sim.Run(settle, func() bool { return false })
+		r.a.most, r.b.most, r.a.toPeer, r.b.toPeer = len(r.a.extra), len(r.b.extra), 0, 0
 	}
 	r.begin = r.sim.Now()
 	sentA, sentB := r.a.toServer, r.b.toServer
@@ -126,7 +138,7 @@ func (r *run) punch(limit time.Duration) Result {
 	r.a.step(node.Input{Op: node.Dial, ID: r.b.id})
 	r.a.flow()
 	res := &r.result
-	res.Direct = r.sim.Run(limit, func() bool { return !r.a.direct.IsZero() && !r.b.direct.IsZero() })
+	res.Direct = r.sim.Run(cfg.Limit, func() bool { return !r.a.direct.IsZero() && !r.b.direct.IsZero() })
 	res.PacketsA, res.PacketsB = r.a.toPeer, r.b.toPeer
 	res.Packets = r.a.toPeer + r.b.toPeer
 	res.SocketsA, res.SocketsB = r.a.most, r.b.most
