@@ -22,7 +22,8 @@ type Config struct {
 	Instance uint64    // drawn at random by each process
 	Peers    []peer.ID // who may be introduced to us; nil: anybody
 	Direct   bool      // whether to punch at all
-	// Profile, if not nil, is believed instead of measuring the NAT.
+	// Profile, if not nil, is believed instead of measuring the NAT. A node that
+	// does not punch has none.
 	Profile *nat.Profile
 	Rand    io.Reader // crypto/rand if nil
 }
@@ -38,8 +39,7 @@ const (
 	Resolved
 	// Packet is a STUN packet that came to Local.
 	Packet
-	// Bound says that the socket Local is open, bound to From, after a Bind; or, if
-	// From is not valid, that it could not be opened.
+	// Bound says that the socket Local is open, bound to From, after a Bind.
 	Bound
 	// Dial says that somebody wants to reach ID; Release of an Overlay that
 	// nobody does any more; Retain that a session with it is open.
@@ -60,8 +60,8 @@ const (
 const (
 	// Send asks to send Data, with a TTL if not 0.
 	Send Op = iota + 32
-	// Bind asks for one more UDP socket, By.Local, bound to By.To, and Unbind closes
-	// it. One that cannot be opened is answered with a Bound from nowhere.
+	// Bind asks for one more UDP socket of IPv4, By.Local, and Unbind closes it. One
+	// that cannot be opened is left out.
 	Bind
 	Unbind
 	// Resolve asks to look the server's name up again.
@@ -84,8 +84,6 @@ const (
 	RegisterFailed
 	ServerLost
 	Displaced
-	// Measured tells what is known of our NAT now, in Report.
-	Measured
 )
 
 // Input is something that happened.
@@ -116,7 +114,6 @@ type Action struct {
 	Servers    []netip.AddrPort
 	Event      path.Happening
 	Registered wire.Registered
-	Report     *nat.Report
 	Settled    bool // of a Registered: the server knows the latest that we said,
 	Accepting  bool // and whether that was that we accept
 	Err        error
@@ -138,8 +135,6 @@ type Core struct {
 	extra     map[punch.Local]*member // sockets that were asked for, and for whom
 	token     uint64
 	offers    map[origin]uint64 // the highest counter of each process's offers
-	measuring measuring
-	reserve   reserve
 
 	agentNext time.Time
 	now       time.Time
@@ -164,7 +159,7 @@ func New(cfg Config) *Core {
 		Key: cfg.Key, Server: cfg.Server, Instance: cfg.Instance, Rand: cfg.Rand,
 		Side: punch.Side{ID: cfg.Key.ID()},
 	}
-	if cfg.Profile != nil {
+	if cfg.Profile != nil && cfg.Direct {
 		c.self.Side.Profile = *cfg.Profile
 	}
 	c.newAgent()
@@ -175,7 +170,6 @@ func New(cfg Config) *Core {
 // be called again at next; a zero next means that only an input matters.
 func (c *Core) Step(now time.Time, in Input, out []Action) (actions []Action, next time.Time) {
 	c.now, c.out = now, out
-	c.age()
 	switch in.Op {
 	case Network:
 		c.network(in)
@@ -224,7 +218,6 @@ func (c *Core) run() (next time.Time) {
 	if due(c.agentNext) {
 		c.tickAgent()
 	}
-	c.tickMeasuring()
 	for _, m := range slices.Clone(c.members) {
 		if due(m.next) {
 			c.step(m, path.Input{Op: path.Tick})
@@ -237,17 +230,11 @@ func (c *Core) run() (next time.Time) {
 		earliest(m.goes())
 	}
 	earliest(c.agentNext)
-	earliest(c.measuring.next)
-	earliest(c.measuring.recount)
 	return next
 }
 
 // packet gives a STUN packet to the agent or to the peer whose probe it is.
 func (c *Core) packet(in Input) {
-	if s, ok := c.measuring.sockets[in.Local]; ok {
-		c.stepMeasuring(nat.Input{Op: nat.Packet, Socket: s, From: in.From, Data: in.Data})
-		return
-	}
 	if slices.Contains(c.servers, in.From) {
 		c.fromServer(in)
 		return
@@ -274,19 +261,7 @@ func (c *Core) packet(in Input) {
 
 // bound tells who asked for a socket that it is open.
 func (c *Core) bound(in Input) {
-	if s, ok := c.measuring.sockets[in.Local]; ok {
-		op := nat.Opened
-		if !in.From.IsValid() {
-			op = nat.OpenFailed
-		}
-		c.stepMeasuring(nat.Input{Op: op, Socket: s, Bound: in.From})
-		return
-	}
-	if in.Local == c.reserve.local {
-		c.reserved(in.From)
-		return
-	}
-	if m := c.extra[in.Local]; m != nil && in.From.IsValid() {
+	if m := c.extra[in.Local]; m != nil {
 		c.step(m, path.Input{Op: path.Bound, By: path.Key{Local: in.Local, To: in.From}})
 	}
 }
@@ -295,8 +270,11 @@ func (c *Core) bound(in Input) {
 func (c *Core) network(in Input) {
 	moved := !slices.Equal(c.sockets, in.Sockets)
 	c.sockets = in.Sockets
-	c.self.Links = in.Links
-	c.gather()
+	c.self.Sockets, c.self.Links = in.Sockets, in.Links
+	c.self.Side.Candidates = hostCandidates(in.Sockets, in.Links)
+	if !c.cfg.Direct {
+		c.self.Sockets, c.self.Side.Candidates = nil, nil
+	}
 	c.describe()
 	if moved && c.resolved != nil {
 		c.resolve(c.resolved)
