@@ -22,8 +22,6 @@ type Config struct {
 	// Profiles, if not nil, are what a and b believe of their NATs instead of
 	// measuring them.
 	Profiles *[2]nat.Profile
-	// Cold is to dial as soon as both are registered, before they know their NATs.
-	Cold bool
 	// Observe, if not nil, is shown every packet.
 	Observe natlab.Observer
 }
@@ -39,6 +37,8 @@ type Result struct {
 	Introduced, Told time.Duration
 	// Relayed is when the first data came to the peer, by the relay or else.
 	Relayed time.Duration
+	// Gap is the longest time between two packets of the dialler's flow at the peer.
+	Gap     time.Duration
 	Packets int // what both sides sent to open holes
 	Control int // what both sides sent to the server since the dial
 	// RelayedBytes are what the server relayed of a flow of 50 packets a second
@@ -62,11 +62,6 @@ const (
 	// registerLimit is how long both nodes may take to register.
 	registerLimit = 30 * time.Second
 
-	// measureLimit is how long both may measure their NATs before the dial, settle
-	// how long the server is told of it.
-	measureLimit = 30 * time.Second
-	settle       = time.Second
-
 	serverPort = 3478
 )
 
@@ -74,40 +69,50 @@ var errHosts = errors.New("matrix: the topology needs the hosts server, a and b"
 
 // Punch does one run. The error says that there could be none.
 func Punch(cfg Config) (Result, error) {
-	sim, err := natlab.NewSim(cfg.Topology)
+	r, err := newRun(cfg)
 	if err != nil {
 		return Result{}, err
 	}
+	return r.punch(), nil
+}
+
+// newRun builds the network, and nodes that have yet to register.
+func newRun(cfg Config) (*run, error) {
+	sim, err := natlab.NewSim(cfg.Topology)
+	if err != nil {
+		return nil, err
+	}
 	if sim.Host("server") == nil || sim.Host("a") == nil || sim.Host("b") == nil {
-		return Result{}, errHosts
+		return nil, errHosts
 	}
-	if cfg.Limit == 0 {
-		cfg.Limit = defaultLimit
+	r := &run{sim: sim, limit: cfg.Limit}
+	if r.limit == 0 {
+		r.limit = defaultLimit
 	}
-	r := run{sim: sim}
 	sim.Observe(r.watch)
 	if cfg.Observe != nil {
 		sim.Observe(cfg.Observe)
 	}
 	if r.server, err = newServer(sim, cfg.Topology.Seed); err != nil {
-		return Result{}, err
+		return nil, err
 	}
 	var believed [2]*nat.Profile
 	if p := cfg.Profiles; p != nil {
 		believed = [2]*nat.Profile{&p[0], &p[1]}
 	}
 	if r.a, err = r.server.newNode("a", cfg.Topology.Seed, believed[0]); err != nil {
-		return Result{}, err
+		return nil, err
 	}
 	if r.b, err = r.server.newNode("b", cfg.Topology.Seed, believed[1]); err != nil {
-		return Result{}, err
+		return nil, err
 	}
-	return r.punch(cfg), nil
+	return r, nil
 }
 
 // run is the state of one.
 type run struct {
 	sim    *natlab.Sim
+	limit  time.Duration
 	server *server
 	a, b   *site
 	begin  time.Time // of the dial; zero before
@@ -115,7 +120,7 @@ type run struct {
 	result Result
 }
 
-func (r *run) punch(cfg Config) Result {
+func (r *run) punch() Result {
 	r.b.step(node.Input{Op: node.Accept})
 	r.a.start()
 	r.b.start()
@@ -123,22 +128,23 @@ func (r *run) punch(cfg Config) Result {
 		r.result.Why = r.unregistered()
 		return r.result
 	}
-	if cfg.Profiles == nil && !cfg.Cold {
-		r.sim.Run(measureLimit, func() bool { return r.a.measured.Complete && r.b.measured.Complete })
-		r.sim.Run(settle, func() bool { return false })
-		r.a.most, r.b.most, r.a.toPeer, r.b.toPeer = len(r.a.extra), len(r.b.extra), 0, 0
-	}
 	r.begin = r.sim.Now()
 	sentA, sentB := r.a.toServer, r.b.toServer
+	var last time.Time
 	r.b.received = func() {
-		if r.result.Relayed == 0 {
-			r.result.Relayed = r.since(r.sim.Now())
+		now := r.sim.Now()
+		if last.IsZero() {
+			r.result.Relayed = r.since(now)
+			r.b.step(node.Input{Op: node.Retain, Overlay: r.b.overlay}) // as a session does
+		} else {
+			r.result.Gap = max(r.result.Gap, now.Sub(last))
 		}
+		last = now
 	}
 	r.a.step(node.Input{Op: node.Dial, ID: r.b.id})
 	r.a.flow()
 	res := &r.result
-	res.Direct = r.sim.Run(cfg.Limit, func() bool { return !r.a.direct.IsZero() && !r.b.direct.IsZero() })
+	res.Direct = r.sim.Run(r.limit, func() bool { return !r.a.direct.IsZero() && !r.b.direct.IsZero() })
 	res.PacketsA, res.PacketsB = r.a.toPeer, r.b.toPeer
 	res.Packets = r.a.toPeer + r.b.toPeer
 	res.SocketsA, res.SocketsB = r.a.most, r.b.most

@@ -31,14 +31,12 @@ func keyOf(seed uint64, name string) peer.Key {
 	return peer.NewKey(s)
 }
 
-// server is the rendezvous server on its host, on two ports: by the second one nodes
-// measure their NATs.
+// server is the rendezvous server on its host.
 type server struct {
 	sim      *natlab.Sim
 	id       peer.ID
 	at       []netip.AddrPort // one a family
-	local    map[netip.AddrPort]int
-	sockets  [2]*natlab.SimSocket // by port
+	socket   *natlab.SimSocket
 	registry *rendezvous.Registry
 	timer    *natlab.Timer
 	out      []rendezvous.Outgoing
@@ -46,39 +44,19 @@ type server struct {
 
 func newServer(sim *natlab.Sim, seed uint64) (*server, error) {
 	key, h := keyOf(seed, "server"), sim.Host("server")
-	s := &server{sim: sim, id: key.ID(), local: make(map[netip.AddrPort]int)}
-	var all []netip.AddrPort
+	s := &server{sim: sim, id: key.ID(), registry: rendezvous.NewRegistry(key, rendezvous.Limits{}, chance(seed, "server"))}
 	for _, p := range h.Prefixes() {
-		for i := range uint16(len(s.sockets)) {
-			e := netip.AddrPortFrom(p.Addr(), serverPort+i)
-			s.local[e] = len(all)
-			all = append(all, e)
-		}
 		s.at = append(s.at, netip.AddrPortFrom(p.Addr(), serverPort))
 	}
-	s.registry = rendezvous.NewRegistry(key, rendezvous.Limits{}, chance(seed, "server"), all...)
-	for i := range s.sockets {
-		var err error
-		if s.sockets[i], err = h.Bind(serverPort+uint16(i), s.receive(h, uint16(i))); err != nil {
-			return nil, err
-		}
-	}
-	s.timer = sim.After(0, s.tick)
-	return s, nil
-}
-
-// receive takes what comes to one of the ports.
-func (s *server) receive(h *natlab.SimHost, i uint16) natlab.Handler {
-	return func(now time.Time, from netip.AddrPort, b []byte) {
-		to := h.Addr()
-		if from.Addr().Is6() {
-			to = h.Addr6()
-		}
+	var err error
+	s.socket, err = h.Bind(serverPort, func(now time.Time, from netip.AddrPort, b []byte) {
 		var next time.Time
-		s.out, next = s.registry.Step(now, s.local[netip.AddrPortFrom(to, serverPort+i)], from, b, s.out[:0])
+		s.out, next = s.registry.Step(now, 0, from, b, s.out[:0])
 		s.send()
 		s.timer.Reset(next)
-	}
+	})
+	s.timer = sim.After(0, s.tick)
+	return s, err
 }
 
 func (s *server) tick() {
@@ -90,7 +68,7 @@ func (s *server) tick() {
 
 func (s *server) send() {
 	for _, o := range s.out {
-		_ = s.sockets[o.Local%len(s.sockets)].Send(o.To, 0, o.Data)
+		_ = s.socket.Send(o.To, 0, o.Data)
 	}
 }
 
@@ -114,7 +92,6 @@ type site struct {
 	received func() // at data for a program
 
 	registered         bool
-	measured           nat.Report
 	err                error
 	introduced, direct time.Time
 	hole               path.Route
@@ -129,18 +106,25 @@ const (
 )
 
 func (s *server) newNode(name string, seed uint64, profile *nat.Profile) (*site, error) {
-	h, key := s.sim.Host(name), keyOf(seed, name)
+	h, cfg := s.sim.Host(name), s.config(name, seed)
+	cfg.Profile = profile
 	x := &site{
-		sim: s.sim, id: key.ID(), server: s, links: h.Prefixes(), host: h,
+		sim: s.sim, id: cfg.Key.ID(), server: s, links: h.Prefixes(), host: h,
 		heard: make(map[path.Key]time.Time), extra: make(map[punch.Local]*natlab.SimSocket),
 	}
-	x.core = node.New(node.Config{
-		Key: key, Server: s.id, Instance: chance(seed, "instance "+name).Uint64() | 1, Direct: true, Profile: profile, Rand: chance(seed, name),
-	})
+	x.core = node.New(cfg)
 	x.timer = s.sim.NewTimer(func() { x.step(node.Input{Op: node.Tick}) })
 	var err error
 	x.socket, err = h.Bind(0, func(now time.Time, from netip.AddrPort, b []byte) { x.receive(now, local(from), from, b) })
 	return x, err
+}
+
+// config is what a node of a run is made of.
+func (s *server) config(name string, seed uint64) node.Config {
+	return node.Config{
+		Key: keyOf(seed, name), Server: s.id, Instance: chance(seed, "instance "+name).Uint64() | 1,
+		Direct: true, Rand: chance(seed, name),
+	}
 }
 
 // start lets the node register.
@@ -210,7 +194,7 @@ func (x *site) do(a node.Action) {
 		}
 		_ = x.from(a.By.Local).Send(a.By.To, a.TTL, a.Data)
 	case node.Bind:
-		x.bind(a.By)
+		x.bind(a.By.Local)
 	case node.Unbind:
 		if s := x.extra[a.By.Local]; s != nil {
 			s.Close()
@@ -218,10 +202,10 @@ func (x *site) do(a node.Action) {
 		}
 	case node.Registered:
 		x.registered = true
-	case node.Measured:
-		x.measured = *a.Report
 	case node.RegisterFailed:
 		x.err = a.Err
+	case node.ServerLost:
+		x.registered = false
 	case node.Publish:
 		x.overlay, x.routes = a.Overlay, a.Routes
 	case node.Happened:
@@ -231,14 +215,14 @@ func (x *site) do(a node.Action) {
 }
 
 // bind opens a socket that the core asked for.
-func (x *site) bind(k path.Key) {
-	l, bound := k.Local, netip.AddrPort{}
+func (x *site) bind(l punch.Local) {
 	s, err := x.host.Bind(0, func(now time.Time, from netip.AddrPort, b []byte) { x.receive(now, l, from, b) })
-	if err == nil {
-		x.extra[l] = s
-		x.most = max(x.most, len(x.extra))
-		bound = netip.AddrPortFrom(k.To.Addr(), s.Port())
+	if err != nil {
+		return
 	}
+	x.extra[l] = s
+	x.most = max(x.most, len(x.extra))
+	bound := netip.AddrPortFrom(netip.IPv4Unspecified(), s.Port())
 	x.sim.After(0, func() { x.step(node.Input{Op: node.Bound, Local: l, From: bound}) })
 }
 
@@ -271,6 +255,11 @@ func (x *site) happened(h path.Happening) {
 // flow sends to the peer by the best route that there is, on and on.
 func (x *site) flow() {
 	x.sim.After(flowEvery, x.flow)
+	x.send()
+}
+
+// send sends one packet of the flow.
+func (x *site) send() {
 	if len(x.routes) == 0 {
 		return
 	}
