@@ -21,7 +21,7 @@ import (
 var rooms = map[string][]string{
 	"peer":          {},
 	"internal/wire": {"peer"},
-	"nat":           {"peer", "internal/wire", "internal/sock"},
+	"nat":           {"peer", "internal/wire"},
 	"punch":         {"peer", "internal/wire", "nat"},
 	"internal/sock": {},
 
@@ -36,9 +36,11 @@ var rooms = map[string][]string{
 	"internal/session": {"peer", "internal/wire", "nat", "punch", "internal/path"},
 	"internal/node":    {"peer", "internal/wire", "nat", "punch", "rendezvous", "internal/path"},
 
+	"internal/why": {"nat", "punch", "rendezvous"},
+
 	"": {
 		"peer", "internal/wire", "nat", "punch", "rendezvous",
-		"internal/sock", "internal/path", "internal/session", "internal/node",
+		"internal/sock", "internal/path", "internal/session", "internal/node", "internal/why",
 	},
 
 	"natlab":        {"nat"},

@@ -113,11 +113,11 @@ const (
 	// sweepLimit bounds the window of a prediction.
 	sweepLimit = 600
 	// diagonalLimit bounds the mappings that a prediction by both sides makes.
-	diagonalLimit = 900
+	diagonalLimit = 600
 	// shiftShots are the shots at each shift of a Diagonal.
-	shiftShots = 3
+	shiftShots = 4
 	// sure is how far a window goes beyond what is expected, at the least.
-	sure = 6
+	sure = 12
 )
 
 // openerTTLs die one router out, which is the home's own. A carrier's NAT behind it
@@ -162,8 +162,7 @@ func hard(self, other Side) (t Tactic) {
 		}
 	case us == counted && them == counted:
 		t = Tactic{Name: Predict, Aim: sequence(Diagonal, other.Profile.Ports)}
-		// Errors of both sides rarely add up.
-		t.Aim.Width = (t.Aim.Width + sequence(Diagonal, self.Profile.Ports).Width) * 3 / 4
+		t.Aim.Width += sequence(Diagonal, self.Profile.Ports).Width
 		t.Aim.Shift = bytes.Compare(self.ID[:], other.ID[:]) < 0
 		t.Shots = min(shiftShots*(2*t.Aim.Width+1), diagonalLimit)
 	case us == boxed && them == boxed:
