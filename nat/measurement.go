@@ -237,6 +237,7 @@ func (m *Measurement) work() {
 	if m.changed {
 		m.changed = false
 		m.report.Time = m.now
+		m.report.Server = Server{m.servers[v4].at, m.servers[v6].at, m.servers[v4].port, m.servers[v4].both}
 		m.report.conclude()
 		r := m.report.clone()
 		m.out = append(m.out, Action{Op: Measured, Report: &r})

@@ -6,7 +6,7 @@
 // allocation; the rest takes a second or two.
 //
 //	profile.go      what two peers tell each other of their NATs
-//	report.go       what was found out, for people
+//	report.go       what was found out, for people; report_json.go: for programs
 //	measurement.go  the state machine
 //	query.go        requests, and who may answer them
 //	mapping.go      RFC 4787 §4.1, RFC 5780 §4.3

@@ -15,6 +15,8 @@ type Report struct {
 	Complete bool      // nothing more will come, but for Recount
 	// Profile is what peers are told, as of Time.
 	Profile Profile
+	// Server is who was asked.
+	Server Server
 
 	// Blocked says that nothing answers over UDP: the network lets none pass, or
 	// there is no such server.
@@ -40,6 +42,16 @@ type Report struct {
 	// Public are the addresses outside that the server saw of IPv4.
 	Public []netip.Addr
 	IPv6   IPv6
+}
+
+// Server is the endpoints of the STUN server that was asked; those that it does not
+// have, or are not known, are not valid.
+type Server struct {
+	IPv4, IPv6 netip.AddrPort
+	// OtherPort is of the same IPv4 address, OtherAddress has the other address and
+	// the other port. Without the first hardly anything can be told, without the
+	// second less.
+	OtherPort, OtherAddress netip.AddrPort
 }
 
 // Finding is something that was found out.
