@@ -70,20 +70,25 @@ type Spoken struct {
 
 // Start starts a Client. Its mappings are deleted when ctx ends, or at Close.
 func Start(ctx context.Context, config Config) *Client {
-	if config.Network == nil {
-		config.Network = system{}
-	}
-	if config.Gateways == nil {
-		config.Gateways = Gateways
-	}
-	if config.Protocols == nil {
-		config.Protocols = Protocols()
-	}
+	config = config.withDefaults()
 	c := &Client{config: config, changed: make(chan struct{}, 1), routers: make(map[Gateway]*router)}
 	c.ctx, c.cancel = context.WithCancel(ctx)
 	c.rest.Go(c.watch)
 	for _, group := range []netip.Addr{pcp.AllHosts, pcp.AllNodes6} {
 		c.rest.Go(func() { c.hear(group) })
+	}
+	return c
+}
+
+func (c Config) withDefaults() Config {
+	if c.Network == nil {
+		c.Network = system{}
+	}
+	if c.Gateways == nil {
+		c.Gateways = Gateways
+	}
+	if c.Protocols == nil {
+		c.Protocols = Protocols()
 	}
 	return c
 }

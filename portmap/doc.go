@@ -24,6 +24,7 @@
 //	pcp.go        PCP
 //	natpmp.go     NAT-PMP
 //	upnp.go       UPnP IGD
+//	ticket.go     mappings that outlive their program, and lists of all
 //	link.go       the socket that either of them uses with one gateway
 //	schedule.go   when something is sent again, and when renewed
 //	epoch.go      has the router lost its state?

@@ -280,6 +280,8 @@ func (l *lane) end(ctx context.Context) {
 	s := l.server()
 	cause := context.Cause(ctx)
 	switch {
+	case errors.Is(cause, errDetached):
+		return
 	case s == nil:
 		s = l.asked // it may have granted what we did not hear of
 		if s == nil || errors.Is(cause, ErrNoGateway) {

@@ -67,7 +67,10 @@ func newMapping(c *Client, r Request) *Mapping {
 	if m.ask.text == "" {
 		m.ask.text = defaultName
 	}
-	_, _ = rand.Read(m.ask.nonce[:])
+	m.ask.nonce = r.Nonce
+	if r.Nonce == (Nonce{}) {
+		_, _ = rand.Read(m.ask.nonce[:])
+	}
 	m.closed, m.cancel = context.WithCancel(c.ctx)
 	return m
 }

@@ -98,6 +98,9 @@ type Request struct {
 	// Name is what the router's page calls the mapping, "bodkin" if empty. Only UPnP
 	// carries it.
 	Name string
+	// Nonce, if not zero, is that of a mapping which a [Ticket] speaks of: PCP
+	// renews it then, and would refuse it to anybody else.
+	Nonce Nonce
 }
 
 // Remote is a part of the world: its addresses, and its port, 0 for all.
