@@ -21,7 +21,7 @@ import (
 var rooms = map[string][]string{
 	"peer":          {},
 	"internal/wire": {"peer"},
-	"nat":           {"peer", "internal/wire"},
+	"nat":           {"peer", "internal/wire", "internal/sock"},
 	"punch":         {"peer", "internal/wire", "nat"},
 	"internal/sock": {},
 

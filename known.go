@@ -9,6 +9,7 @@ import (
 	"bodkin/internal/node"
 	"bodkin/internal/path"
 	"bodkin/internal/wire"
+	"bodkin/nat"
 	"bodkin/peer"
 	"bodkin/punch"
 )
@@ -25,6 +26,7 @@ type known struct {
 	err       error // why we are not registered
 	accepting bool  // the wish
 	displaced bool
+	nat       nat.Report
 }
 
 type knownPeer struct {
@@ -35,6 +37,9 @@ type knownPeer struct {
 	failures int
 	err      error
 }
+
+// measured takes in what is known of our NAT.
+func (k *known) measured(r nat.Report) { k.change(func() { k.nat = r }) }
 
 // change does f under the lock and wakes those who wait.
 func (k *known) change(f func()) {

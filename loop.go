@@ -78,7 +78,7 @@ func (l *loop) do(a node.Action) {
 	case node.Send:
 		l.sent(a, n.path.SendControl(a.By.Local, a.By.To, a.TTL, a.Data))
 	case node.Bind:
-		l.bind(a.By.Local)
+		l.bind(a.By)
 	case node.Unbind:
 		l.unbind(a.By.Local)
 	case node.Resolve:
@@ -121,6 +121,8 @@ func (l *loop) do(a node.Action) {
 	case node.ServerLost:
 		n.known.unregistered(&ServerError{Server: n.url.String(), Err: errors.New("it no longer answers; trying again")})
 		n.emit(Event{Kind: EventServerLost})
+	case node.Measured:
+		n.known.measured(*a.Report)
 	case node.Displaced:
 		n.known.displace()
 		n.sessions.EndListeners()
@@ -130,18 +132,20 @@ func (l *loop) do(a node.Action) {
 }
 
 // bind opens a socket that the core asked for, and reads it.
-func (l *loop) bind(local punch.Local) {
-	n := l.node
-	v4, _ := n.cfg.bindAddrs()
-	s, err := sock.OpenSmall(n.ctx, n.cfg.Network, "udp4", netip.AddrPortFrom(v4.Addr(), 0))
+func (l *loop) bind(k path.Key) {
+	n, network, bound := l.node, "udp4", netip.AddrPort{}
+	if k.To.Addr().Is6() {
+		network = "udp6"
+	}
+	s, err := sock.OpenSmall(n.ctx, n.cfg.Network, network, k.To)
 	if err != nil {
 		n.cfg.Logger.Debug("no more sockets", "error", err)
-		return
+	} else {
+		l.extra[k.Local], bound = s, s.Local()
+		n.path.SetSocket(k.Local, s)
+		n.read(k.Local, s)
 	}
-	l.extra[local] = s
-	n.path.SetSocket(local, s)
-	n.read(local, s)
-	l.queue = append(l.queue, node.Input{Op: node.Bound, Local: local, From: s.Local()})
+	l.queue = append(l.queue, node.Input{Op: node.Bound, Local: k.Local, From: bound})
 }
 
 func (l *loop) unbind(local punch.Local) {

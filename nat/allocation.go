@@ -134,8 +134,8 @@ func gcd(a, b int) int {
 
 // bounds estimates the block that ports are drawn from. Blocks are mostly powers of
 // two in size and aligned so: the smallest such that holds all of many draws is
-// right, if they fill it as draws do. Otherwise the outermost draws count, and one
-// and a half times what is between two of them on either side.
+// right, if they fill it as draws do. Otherwise the outermost draws count, and twice
+// what is between two of them on either side.
 func bounds(ports []uint16) (low, high uint16) {
 	low, high = slices.Min(ports), slices.Max(ports)
 	spread := int(high) - int(low)
@@ -149,6 +149,6 @@ func bounds(ports []uint16) (low, high uint16) {
 		low -= low % uint16(size)
 		return low, low + uint16(size-1)
 	}
-	gap := spread*3/(2*(len(ports)-1)) + 1
+	gap := 2*spread/(len(ports)-1) + 1
 	return uint16(max(int(low)-gap, 1)), uint16(min(int(high)+gap, 65535))
 }

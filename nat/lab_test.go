@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"bodkin/internal/sock"
 	"bodkin/internal/wire"
 	"bodkin/nat"
 	"bodkin/natlab"
@@ -237,4 +238,15 @@ func measure(t *testing.T, topology natlab.Topology, kind serverKind, seed uint6
 		netip.AddrPortFrom(h.Addr(), 3478), netip.AddrPortFrom(h.Addr6(), 3478),
 	}})
 	return l.run(t, time.Minute), l
+}
+
+// answerPlainly is a STUN server of few words.
+func answerPlainly(s *sock.Socket, from netip.AddrPort, b []byte) {
+	m, err := wire.Decode(b)
+	if err != nil {
+		return
+	}
+	if q, err := wire.ParseBindingRequest(m); err == nil {
+		_ = s.Send(from, 0, wire.BindingAnswer{ID: q.ID, Mapped: from}.Append(nil))
+	}
 }

@@ -292,7 +292,7 @@ func (m *Measurement) isOwn(s *socket, e netip.AddrPort) bool {
 	if s.bound.Port() != e.Port() {
 		return false
 	}
-	return s.bound.Addr().Unmap() == e.Addr() || slices.Contains(m.config.Own, e.Addr())
+	return s.bound.Addr().Unmap() == e.Addr() || e.Addr().IsLoopback() || slices.Contains(m.config.Own, e.Addr())
 }
 
 // next is when Step wants to be called again.

@@ -222,7 +222,7 @@ func (m *Measurement) count(q *query) {
 	now := counted{q.answer.Mapped.Port(), q.turn, q.first.Add(q.last.Sub(q.first) / 2)}
 	if was := study.last; was.turn > 0 && p.Delta != 0 {
 		during := now.at.Sub(was.at).Seconds()
-		steps := float64(int(now.port)-int(was.port)) / float64(p.Delta)
+		steps := m.steps(was.port, q)
 		foreign := steps - float64(m.made(was.turn, now.turn))
 		// Where the counter began anew at the other end, nothing can be said.
 		if steps > 0 && during > 0 && foreign < absurd*max(during, 1) {
@@ -306,15 +306,39 @@ func (m *Measurement) recount() {
 // recounted ends one.
 func (m *Measurement) recounted() {
 	study := &m.ports
-	if !study.done {
+	n := len(study.count)
+	if !study.done || n == 0 || study.count[n-1].socket.state != isOpen || !study.count[n-1].over() {
 		return
 	}
-	for _, q := range study.count {
-		if q.over() && q.socket.state == isOpen {
-			if q.ok() {
-				m.count(q)
-			}
-			m.close(q.socket)
-		}
+	q := study.count[n-1]
+	m.close(q.socket)
+	switch {
+	case !q.ok():
+	case m.backwards(q) && n < mostRecounts && (n == 1 || !m.follows(study.count[n-2], q)):
+		study.count = append(study.count, m.query(m.open(v4), m.servers[v4].at, ask{}))
+	default:
+		m.count(q)
 	}
+}
+
+// mostRecounts bounds how often one is repeated.
+const mostRecounts = 3
+
+// backwards reports whether the counter seems to have run so. Then it began anew
+// at the other end of its range, or the fresh socket's port is one that was used
+// before, with a mapping that still lives: another look tells.
+func (m *Measurement) backwards(q *query) bool {
+	was := m.ports.last
+	return was.turn > 0 && m.steps(was.port, q) < 0
+}
+
+// follows reports whether a mapping was made soon after another.
+func (m *Measurement) follows(before, q *query) bool {
+	steps := m.steps(before.answer.Mapped.Port(), q)
+	return before.ok() && steps > 0 && steps < mostStep
+}
+
+// steps are those from a port to that of a query's mapping.
+func (m *Measurement) steps(from uint16, q *query) float64 {
+	return float64(int(q.answer.Mapped.Port())-int(from)) / float64(m.report.Ports.Value.Delta)
 }

@@ -73,7 +73,7 @@ func differs(got, want nat.Profile, boxes []natlab.NAT) string {
 			low += start - 1024
 		}
 		high := low + size - 1
-		if slack := size / 2; int(ports.Low) < low-slack || int(ports.Low) > low+slack/4 || int(ports.High) > high+slack || int(ports.High) < high-slack/4 {
+		if slack := size / 5; int(ports.Low) < low-slack || int(ports.Low) > low+slack || int(ports.High) > high+slack || int(ports.High) < high-slack {
 			return fmt.Sprintf("block %d-%d, want %d-%d", ports.Low, ports.High, low, high)
 		}
 	}

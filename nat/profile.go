@@ -1,9 +1,10 @@
 // Package nat says which kind of NAT a node is behind, in the words of RFC 4787
 // and RFC 5780, and finds out.
 //
-// A [Measurement] asks a STUN server from sockets of its own, and says what it
-// found in a [Report], with the evidence. The first round trip tells mapping and
-// allocation; the rest takes a second or two.
+// [Measure] asks a STUN server from sockets of its own, and says what it found in a
+// [Report], with the evidence. The first round trip tells mapping and allocation; the
+// rest takes a second or two. [Measurement] is the same without I/O, for programs
+// that have loops of their own.
 //
 //	profile.go      what two peers tell each other of their NATs
 //	report.go       what was found out, for people; report_json.go: for programs
@@ -16,6 +17,7 @@
 //	hairpin.go      RFC 4787 §6
 //	lifetime.go     RFC 4787 §4.3
 //	ipv6.go         the same for IPv6, where there is only a filter
+//	live.go         Measure: the state machine on real sockets
 package nat
 
 import (

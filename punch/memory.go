@@ -3,19 +3,39 @@ package punch
 import (
 	"net/netip"
 	"time"
+
+	"bodkin/nat"
 )
 
 // Memory is what attempts at one peer taught, for the next ones. The zero Memory
 // knows nothing; a nil one keeps nothing.
 type Memory struct {
 	// Won is the tactic that the latest route came of.
-	Won    Name
-	home   netip.Prefix // where the peer was
-	failed map[Name]failure
+	Won     Name
+	profile nat.Profile  // what the peer said of its NAT
+	home    netip.Prefix // where the peer was
+	failed  map[Name]failure
 	// running are the tactics that an attempt is at. When both peers ask for each
 	// other at once there are two attempts, with one budget.
 	running map[Name]bool
 }
+
+// Recall is what a peer says of its NAT; or, if it does not know yet, as in a
+// process that has just begun, what it said before.
+func (m *Memory) Recall(said nat.Profile) nat.Profile {
+	switch {
+	case m == nil:
+	case said.Mapping != nat.Unknown:
+		m.profile = said
+	case m.profile.Mapping != nat.Unknown:
+		said = m.profile
+		said.Ports.Last, said.Ports.Age = 0, 0 // the sequence has gone on
+	}
+	return said
+}
+
+// Forgive makes every tactic due again: what failed, failed in another network.
+func (m *Memory) Forgive() { m.failed = nil }
 
 type failure struct {
 	times int

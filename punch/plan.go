@@ -113,11 +113,11 @@ const (
 	// sweepLimit bounds the window of a prediction.
 	sweepLimit = 600
 	// diagonalLimit bounds the mappings that a prediction by both sides makes.
-	diagonalLimit = 600
+	diagonalLimit = 900
 	// shiftShots are the shots at each shift of a Diagonal.
-	shiftShots = 4
+	shiftShots = 3
 	// sure is how far a window goes beyond what is expected, at the least.
-	sure = 12
+	sure = 6
 )
 
 // openerTTLs die one router out, which is the home's own. A carrier's NAT behind it
@@ -162,7 +162,8 @@ func hard(self, other Side) (t Tactic) {
 		}
 	case us == counted && them == counted:
 		t = Tactic{Name: Predict, Aim: sequence(Diagonal, other.Profile.Ports)}
-		t.Aim.Width += sequence(Diagonal, self.Profile.Ports).Width
+		// Errors of both sides rarely add up.
+		t.Aim.Width = (t.Aim.Width + sequence(Diagonal, self.Profile.Ports).Width) * 3 / 4
 		t.Aim.Shift = bytes.Compare(self.ID[:], other.ID[:]) < 0
 		t.Shots = min(shiftShots*(2*t.Aim.Width+1), diagonalLimit)
 	case us == boxed && them == boxed:

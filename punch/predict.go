@@ -28,7 +28,7 @@ func sequence(o Order, p nat.Ports) Aim {
 	// What others take is a Poisson process; how old the number is, and how many
 	// they take, is known only roughly.
 	spread := perSecond*sayEvery.Seconds()/2 + 3*math.Sqrt(perSecond*(age+sayEvery.Seconds()))
-	return Aim{Order: o, Last: p.Last, Delta: p.Delta, Ahead: int(taken), Width: sure/2 + int(math.Ceil(spread))}
+	return Aim{Order: o, Last: p.Last, Delta: p.Delta, Ahead: int(taken), Width: sure + int(math.Ceil(spread))}
 }
 
 // at is the port that a sequence gives as its n-th from now, if others take what is
@@ -51,20 +51,17 @@ func (a Aim) sweep(n int) (ports []uint16) {
 	return ports
 }
 
-// diagonal is one port for each of our mappings, in their order. Our n-th mapping
-// meets the peer's n-th if both sides' expectations are right; if they are wrong, by
-// a sum of s, it meets with a shift of s. The side that shifts tries one shift after
-// the other, the least first.
+// diagonal is one port for each of our mappings, in their order, all different: a
+// port that was tried before would cost no mapping, and the count would be wrong.
+// Our n-th mapping meets the peer's n-th if both sides' expectations are right; if
+// they are wrong, by a sum of s, it meets with a shift of s. The side that shifts
+// goes up from the least.
 func (a Aim) diagonal(n int) []uint16 {
 	ports := make([]uint16, 0, n)
 	for i := range n {
 		shift := 0
 		if a.Shift {
-			step := i / shiftShots
-			shift = (step + 1) / 2
-			if step%2 == 0 {
-				shift = -shift
-			}
+			shift = i/shiftShots - a.Width
 		}
 		// The first of the sequence is for the probe at the endpoint that is known.
 		ports = append(ports, a.at(2+i+shift))

@@ -22,6 +22,8 @@ type Config struct {
 	// Profiles, if not nil, are what a and b believe of their NATs instead of
 	// measuring them.
 	Profiles *[2]nat.Profile
+	// Cold is to dial as soon as both are registered, before they know their NATs.
+	Cold bool
 	// Observe, if not nil, is shown every packet.
 	Observe natlab.Observer
 }
@@ -62,6 +64,11 @@ const (
 	// registerLimit is how long both nodes may take to register.
 	registerLimit = 30 * time.Second
 
+	// measureLimit is how long both may measure their NATs before the dial, settle
+	// how long the server is told of it.
+	measureLimit = 30 * time.Second
+	settle       = time.Second
+
 	serverPort = 3478
 )
 
@@ -85,10 +92,10 @@ func newRun(cfg Config) (*run, error) {
 	if sim.Host("server") == nil || sim.Host("a") == nil || sim.Host("b") == nil {
 		return nil, errHosts
 	}
-	r := &run{sim: sim, limit: cfg.Limit}
-	if r.limit == 0 {
-		r.limit = defaultLimit
+	if cfg.Limit == 0 {
+		cfg.Limit = defaultLimit
 	}
+	r := &run{cfg: cfg, sim: sim}
 	sim.Observe(r.watch)
 	if cfg.Observe != nil {
 		sim.Observe(cfg.Observe)
@@ -111,8 +118,8 @@ func newRun(cfg Config) (*run, error) {
 
 // run is the state of one.
 type run struct {
+	cfg    Config
 	sim    *natlab.Sim
-	limit  time.Duration
 	server *server
 	a, b   *site
 	begin  time.Time // of the dial; zero before
@@ -127,6 +134,11 @@ func (r *run) punch() Result {
 	if !r.sim.Run(registerLimit, func() bool { return r.a.registered && r.b.registered }) {
 		r.result.Why = r.unregistered()
 		return r.result
+	}
+	if r.cfg.Profiles == nil && !r.cfg.Cold {
+		r.sim.Run(measureLimit, func() bool { return r.a.measured.Complete && r.b.measured.Complete })
+		r.sim.Run(settle, func() bool { return false })
+		r.a.most, r.b.most, r.a.toPeer, r.b.toPeer = len(r.a.extra), len(r.b.extra), 0, 0
 	}
 	r.begin = r.sim.Now()
 	sentA, sentB := r.a.toServer, r.b.toServer
@@ -144,7 +156,7 @@ func (r *run) punch() Result {
 	r.a.step(node.Input{Op: node.Dial, ID: r.b.id})
 	r.a.flow()
 	res := &r.result
-	res.Direct = r.sim.Run(r.limit, func() bool { return !r.a.direct.IsZero() && !r.b.direct.IsZero() })
+	res.Direct = r.sim.Run(r.cfg.Limit, func() bool { return !r.a.direct.IsZero() && !r.b.direct.IsZero() })
 	res.PacketsA, res.PacketsB = r.a.toPeer, r.b.toPeer
 	res.Packets = r.a.toPeer + r.b.toPeer
 	res.SocketsA, res.SocketsB = r.a.most, r.b.most

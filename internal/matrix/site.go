@@ -31,12 +31,14 @@ func keyOf(seed uint64, name string) peer.Key {
 	return peer.NewKey(s)
 }
 
-// server is the rendezvous server on its host.
+// server is the rendezvous server on its host, on two ports: by the second one nodes
+// measure their NATs.
 type server struct {
 	sim      *natlab.Sim
 	id       peer.ID
 	at       []netip.AddrPort // one a family
-	socket   *natlab.SimSocket
+	local    map[netip.AddrPort]int
+	sockets  [2]*natlab.SimSocket // by port
 	registry *rendezvous.Registry
 	timer    *natlab.Timer
 	out      []rendezvous.Outgoing
@@ -44,19 +46,39 @@ type server struct {
 
 func newServer(sim *natlab.Sim, seed uint64) (*server, error) {
 	key, h := keyOf(seed, "server"), sim.Host("server")
-	s := &server{sim: sim, id: key.ID(), registry: rendezvous.NewRegistry(key, rendezvous.Limits{}, chance(seed, "server"))}
+	s := &server{sim: sim, id: key.ID(), local: make(map[netip.AddrPort]int)}
+	var all []netip.AddrPort
 	for _, p := range h.Prefixes() {
+		for i := range uint16(len(s.sockets)) {
+			e := netip.AddrPortFrom(p.Addr(), serverPort+i)
+			s.local[e] = len(all)
+			all = append(all, e)
+		}
 		s.at = append(s.at, netip.AddrPortFrom(p.Addr(), serverPort))
 	}
-	var err error
-	s.socket, err = h.Bind(serverPort, func(now time.Time, from netip.AddrPort, b []byte) {
+	s.registry = rendezvous.NewRegistry(key, rendezvous.Limits{}, chance(seed, "server"), all...)
+	for i := range s.sockets {
+		var err error
+		if s.sockets[i], err = h.Bind(serverPort+uint16(i), s.receive(h, uint16(i))); err != nil {
+			return nil, err
+		}
+	}
+	s.timer = sim.After(0, s.tick)
+	return s, nil
+}
+
+// receive takes what comes to one of the ports.
+func (s *server) receive(h *natlab.SimHost, i uint16) natlab.Handler {
+	return func(now time.Time, from netip.AddrPort, b []byte) {
+		to := h.Addr()
+		if from.Addr().Is6() {
+			to = h.Addr6()
+		}
 		var next time.Time
-		s.out, next = s.registry.Step(now, 0, from, b, s.out[:0])
+		s.out, next = s.registry.Step(now, s.local[netip.AddrPortFrom(to, serverPort+i)], from, b, s.out[:0])
 		s.send()
 		s.timer.Reset(next)
-	})
-	s.timer = sim.After(0, s.tick)
-	return s, err
+	}
 }
 
 func (s *server) tick() {
@@ -68,7 +90,7 @@ func (s *server) tick() {
 
 func (s *server) send() {
 	for _, o := range s.out {
-		_ = s.socket.Send(o.To, 0, o.Data)
+		_ = s.sockets[o.Local%len(s.sockets)].Send(o.To, 0, o.Data)
 	}
 }
 
@@ -92,6 +114,7 @@ type site struct {
 	received func() // at data for a program
 
 	registered         bool
+	measured           nat.Report
 	err                error
 	introduced, direct time.Time
 	hole               path.Route
@@ -194,7 +217,7 @@ func (x *site) do(a node.Action) {
 		}
 		_ = x.from(a.By.Local).Send(a.By.To, a.TTL, a.Data)
 	case node.Bind:
-		x.bind(a.By.Local)
+		x.bind(a.By)
 	case node.Unbind:
 		if s := x.extra[a.By.Local]; s != nil {
 			s.Close()
@@ -202,6 +225,8 @@ func (x *site) do(a node.Action) {
 		}
 	case node.Registered:
 		x.registered = true
+	case node.Measured:
+		x.measured = *a.Report
 	case node.RegisterFailed:
 		x.err = a.Err
 	case node.ServerLost:
@@ -215,14 +240,14 @@ func (x *site) do(a node.Action) {
 }
 
 // bind opens a socket that the core asked for.
-func (x *site) bind(l punch.Local) {
+func (x *site) bind(k path.Key) {
+	l, bound := k.Local, netip.AddrPort{}
 	s, err := x.host.Bind(0, func(now time.Time, from netip.AddrPort, b []byte) { x.receive(now, l, from, b) })
-	if err != nil {
-		return
+	if err == nil {
+		x.extra[l] = s
+		x.most = max(x.most, len(x.extra))
+		bound = netip.AddrPortFrom(k.To.Addr(), s.Port())
 	}
-	x.extra[l] = s
-	x.most = max(x.most, len(x.extra))
-	bound := netip.AddrPortFrom(netip.IPv4Unspecified(), s.Port())
 	x.sim.After(0, func() { x.step(node.Input{Op: node.Bound, Local: l, From: bound}) })
 }
 

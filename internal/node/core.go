@@ -39,7 +39,8 @@ const (
 	Resolved
 	// Packet is a STUN packet that came to Local.
 	Packet
-	// Bound says that the socket Local is open, bound to From, after a Bind.
+	// Bound says that the socket Local is open, bound to From, after a Bind; or, if
+	// From is not valid, that it could not be opened.
 	Bound
 	// Dial says that somebody wants to reach ID; Release of an Overlay that
 	// nobody does any more; Retain that a session with it is open.
@@ -60,8 +61,8 @@ const (
 const (
 	// Send asks to send Data, with a TTL if not 0.
 	Send Op = iota + 32
-	// Bind asks for one more UDP socket of IPv4, By.Local, and Unbind closes it. One
-	// that cannot be opened is left out.
+	// Bind asks for one more UDP socket, By.Local, bound to By.To, and Unbind closes
+	// it. One that cannot be opened is answered with a Bound from nowhere.
 	Bind
 	Unbind
 	// Resolve asks to look the server's name up again.
@@ -84,6 +85,8 @@ const (
 	RegisterFailed
 	ServerLost
 	Displaced
+	// Measured tells what is known of our NAT now, in Report.
+	Measured
 )
 
 // Input is something that happened.
@@ -114,6 +117,7 @@ type Action struct {
 	Servers    []netip.AddrPort
 	Event      path.Happening
 	Registered wire.Registered
+	Report     *nat.Report
 	Settled    bool // of a Registered: the server knows the latest that we said,
 	Accepting  bool // and whether that was that we accept
 	Err        error
@@ -135,6 +139,8 @@ type Core struct {
 	extra     map[punch.Local]*member // sockets that were asked for, and for whom
 	token     uint64
 	offers    map[origin]uint64 // the highest counter of each process's offers
+	measuring measuring
+	reserve   reserve
 
 	agentNext time.Time
 	now       time.Time
@@ -170,6 +176,7 @@ func New(cfg Config) *Core {
 // be called again at next; a zero next means that only an input matters.
 func (c *Core) Step(now time.Time, in Input, out []Action) (actions []Action, next time.Time) {
 	c.now, c.out = now, out
+	c.age()
 	switch in.Op {
 	case Network:
 		c.network(in)
@@ -218,6 +225,7 @@ func (c *Core) run() (next time.Time) {
 	if due(c.agentNext) {
 		c.tickAgent()
 	}
+	c.tickMeasuring()
 	for _, m := range slices.Clone(c.members) {
 		if due(m.next) {
 			c.step(m, path.Input{Op: path.Tick})
@@ -230,11 +238,17 @@ func (c *Core) run() (next time.Time) {
 		earliest(m.goes())
 	}
 	earliest(c.agentNext)
+	earliest(c.measuring.next)
+	earliest(c.measuring.recount)
 	return next
 }
 
 // packet gives a STUN packet to the agent or to the peer whose probe it is.
 func (c *Core) packet(in Input) {
+	if s, ok := c.measuring.sockets[in.Local]; ok {
+		c.stepMeasuring(nat.Input{Op: nat.Packet, Socket: s, From: in.From, Data: in.Data})
+		return
+	}
 	if slices.Contains(c.servers, in.From) {
 		c.fromServer(in)
 		return
@@ -261,7 +275,19 @@ func (c *Core) packet(in Input) {
 
 // bound tells who asked for a socket that it is open.
 func (c *Core) bound(in Input) {
-	if m := c.extra[in.Local]; m != nil {
+	if s, ok := c.measuring.sockets[in.Local]; ok {
+		op := nat.Opened
+		if !in.From.IsValid() {
+			op = nat.OpenFailed
+		}
+		c.stepMeasuring(nat.Input{Op: op, Socket: s, Bound: in.From})
+		return
+	}
+	if in.Local == c.reserve.local {
+		c.reserved(in.From)
+		return
+	}
+	if m := c.extra[in.Local]; m != nil && in.From.IsValid() {
 		c.step(m, path.Input{Op: path.Bound, By: path.Key{Local: in.Local, To: in.From}})
 	}
 }
@@ -270,11 +296,8 @@ func (c *Core) bound(in Input) {
 func (c *Core) network(in Input) {
 	moved := !slices.Equal(c.sockets, in.Sockets)
 	c.sockets = in.Sockets
-	c.self.Sockets, c.self.Links = in.Sockets, in.Links
-	c.self.Side.Candidates = hostCandidates(in.Sockets, in.Links)
-	if !c.cfg.Direct {
-		c.self.Sockets, c.self.Side.Candidates = nil, nil
-	}
+	c.self.Links = in.Links
+	c.gather()
 	c.describe()
 	if moved && c.resolved != nil {
 		c.resolve(c.resolved)

@@ -6,5 +6,7 @@
 //	core.go    what comes in: sockets, packets, wishes
 //	server.go  between the agent and the peers: registration, introductions
 //	member.go  the peers: who is known under which overlay address
+//	measure.go which NAT this node is behind
+//	reserve.go a second socket behind a NAT that keeps early packets
 //	ignored.go what was not believed, and why
 package node

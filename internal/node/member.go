@@ -154,7 +154,7 @@ func (c *Core) step(m *member, in path.Input) {
 			c.emit(Action{Op: Publish, ID: m.peer.ID, Overlay: m.overlay, Routes: a.Routes})
 		case path.Bind:
 			c.extra[a.By.Local] = m
-			c.emit(Action{Op: Bind, By: a.By})
+			c.emit(Action{Op: Bind, By: path.Key{Local: a.By.Local, To: anyPort(true)}})
 		case path.Unbind:
 			delete(c.extra, a.By.Local)
 			c.emit(Action{Op: Unbind, By: a.By})

@@ -71,6 +71,7 @@ func (c *Core) accept() {
 
 // close says goodbye.
 func (c *Core) close() {
+	c.endMeasuring()
 	c.tell(rendezvous.AgentInput{Op: rendezvous.AgentLeave})
 }
 
@@ -138,6 +139,11 @@ func (c *Core) registered(a rendezvous.AgentAction) {
 	moved := len(c.self.Side.Observed) > 0 && len(a.Registered.Observed) > 0 &&
 		c.self.Side.Observed[0] != a.Registered.Observed[0]
 	c.self.Side.Observed = a.Registered.Observed
+	if moved {
+		c.gather()
+		c.describe()
+	}
+	c.keepReserve()
 	for _, m := range c.members {
 		c.relays(m, a)
 	}
@@ -145,6 +151,9 @@ func (c *Core) registered(a rendezvous.AgentAction) {
 	if !c.up || a.Again {
 		c.up = true
 		c.all(path.Input{Op: path.ServerUp})
+	}
+	if moved || c.measuring.measurement == nil {
+		c.measure()
 	}
 	if moved {
 		c.all(path.Input{Op: path.NetworkChanged})

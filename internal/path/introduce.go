@@ -105,9 +105,10 @@ func (p *Peer) punch(ours bool, nonce [32]byte, self, other punch.Side) {
 			p.step(a, punch.Input{Op: punch.Stop})
 		}
 	}
+	other.Profile = p.memory.Recall(other.Profile)
 	a := &attempt{told: Account{Ours: ours, Began: p.now, Self: self, Other: other}, engine: punch.NewEngine(punch.Config{
 		Self: self, Other: other, Secret: p.secret, Nonce: nonce, Links: p.self.Links, Rand: p.self.Rand,
-		NewLocal: p.self.NewLocal, Memory: &p.memory,
+		NewLocal: p.self.NewLocal, Memory: p.memory,
 	})}
 	p.sweep()
 	if len(p.attempts) == maxAttempts {

@@ -23,6 +23,25 @@ type Self struct {
 	Offers   uint64 // counts the offers of this instance
 	Extra    uint32 // counts the sockets that were asked for with Bind
 	Rand     io.Reader
+
+	// memories outlive the Peers: the next one of the same ID has them again.
+	memories map[peer.ID]*punch.Memory
+}
+
+// maxMemories bounds the peers that something is remembered of.
+const maxMemories = 4096
+
+func (s *Self) memory(id peer.ID) *punch.Memory {
+	m := s.memories[id]
+	if m != nil {
+		return m
+	}
+	if s.memories == nil || len(s.memories) >= maxMemories {
+		s.memories = make(map[peer.ID]*punch.Memory)
+	}
+	m = new(punch.Memory)
+	s.memories[id] = m
+	return m
 }
 
 // firstExtra keeps the numbers of sockets that were asked for apart from those that
@@ -145,7 +164,7 @@ type Peer struct {
 	lastSeen uint64     // the highest counter of its offers
 	backoff  time.Duration
 	checked  time.Time
-	memory   punch.Memory
+	memory   *punch.Memory
 
 	// Stats counts probes that were not believed.
 	Stats punch.Stats
@@ -194,7 +213,7 @@ func NewPeer(self *Self, id peer.ID) (*Peer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Peer{ID: id, self: self, secret: secret, backoff: firstBackoff}, nil
+	return &Peer{ID: id, self: self, secret: secret, backoff: firstBackoff, memory: self.memory(id)}, nil
 }
 
 // Routes are the routes that there are, the best first.
@@ -346,7 +365,7 @@ func (p *Peer) networkChanged() {
 		return slices.ContainsFunc(p.self.Sockets, func(s LocalSocket) bool { return s.Local == l }) ||
 			slices.ContainsFunc(p.attempts, func(a *attempt) bool { return a.engine.Owns(l) })
 	}
-	p.memory = punch.Memory{} // of another network
+	p.memory.Forgive()
 	for _, r := range slices.Clone(p.routes) {
 		if !exists(r.Local) {
 			p.removeRoute(r.Key, "socket closed")
