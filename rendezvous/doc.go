@@ -17,6 +17,7 @@
 //	stream.go    the same over TCP and TLS
 //	origin.go    which sockets answer in place of which
 //	limit.go     rates and prefixes
+//	reach.go     a check from outside of a port that a router mapped
 //	agent.go     a node's side of it all, a state machine too
 //
 // docs/protocol.md has every message with its bytes.
