@@ -11,6 +11,7 @@ import (
 	"bodkin/internal/session"
 	"bodkin/internal/sock"
 	"bodkin/peer"
+	"bodkin/portmap"
 	"bodkin/rendezvous"
 )
 
@@ -35,6 +36,13 @@ type Config struct {
 	Transports []string
 	// Port is the local UDP port; 0 lets the system choose.
 	Port uint16
+	// NoPortMap leaves the routers alone. Otherwise they are asked, beside everything
+	// else, to map the node's ports (PCP, NAT-PMP, UPnP), and peers are told where.
+	NoPortMap bool
+	// PortMap says how routers are asked; with nil, as package portmap does by
+	// itself. Then, nobody is asked if Network is not the system's, or if the server
+	// is on this machine.
+	PortMap *portmap.Config
 	// Network makes the sockets: the system's if nil. A lab host's in tests.
 	Network Network
 	// Logger is told what happens; with nil, nobody is.

@@ -19,6 +19,8 @@ const (
 	// EventDisplaced: another process with the same key accepts connections
 	// now, in this one's place.
 	EventDisplaced EventKind = "displaced"
+	// EventMapped: a router forwards from Endpoint to this node.
+	EventMapped EventKind = "mapped"
 	// EventIntroduced: the server told this node and Peer of each other.
 	EventIntroduced EventKind = "introduced"
 	// EventRouteConfirmed: Route is a way to Peer.
@@ -39,7 +41,7 @@ type Event struct {
 	Time     time.Time      `json:"time"`
 	Kind     EventKind      `json:"kind"`
 	Peer     peer.ID        `json:"peer,omitzero"`
-	Endpoint netip.AddrPort `json:"endpoint,omitzero"` // ours, as the server sees it
+	Endpoint netip.AddrPort `json:"endpoint,omitzero"` // ours, as the server sees it, or a router maps it
 	Route    Route          `json:"route,omitzero"`
 	Reason   string         `json:"reason,omitempty"`
 	// Probes is how many an attempt sent.
@@ -74,6 +76,7 @@ type Status struct {
 	Local      []netip.AddrPort `json:"local"`    // where its sockets are bound
 	Private    []netip.AddrPort `json:"private"`  // its endpoints as it sees them
 	Observed   []netip.AddrPort `json:"observed"` // its endpoints as the server sees them
+	Mapped     []netip.AddrPort `json:"mapped"`   // its endpoints that routers forward from
 	Services   []string         `json:"services"`
 	Peers      []PeerStatus     `json:"peers"`
 	// Ignored counts packets that were not believed, by reason: a word such as

@@ -40,7 +40,7 @@ var rooms = map[string][]string{
 
 	"": {
 		"peer", "internal/wire", "nat", "punch", "rendezvous",
-		"internal/sock", "internal/path", "internal/session", "internal/node", "internal/why",
+		"internal/sock", "internal/path", "internal/session", "internal/node", "internal/why", "portmap",
 	},
 
 	"natlab":        {"nat"},

@@ -27,6 +27,7 @@ type known struct {
 	accepting bool  // the wish
 	displaced bool
 	nat       nat.Report
+	mapped    []netip.AddrPort // by routers
 }
 
 type knownPeer struct {

@@ -257,6 +257,7 @@ func (l *loop) resolve() {
 			addrs, err := net.DefaultResolver.LookupNetIP(n.ctx, "ip", n.url.Host)
 			if err == nil {
 				n.tell(node.Input{Op: node.Resolved, Servers: withPort(addrs, n.url.Port)})
+				n.mapPorts(addrs)
 				return
 			}
 			n.known.unregistered(&ServerError{Server: n.url.String(), Err: err})

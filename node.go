@@ -39,6 +39,7 @@ type Node struct {
 	known  known
 
 	resolving atomic.Bool
+	mapping   sync.Once
 
 	ctx    context.Context // ends with the node
 	cancel context.CancelCauseFunc

@@ -25,6 +25,7 @@ type nodeFlags struct {
 	server     string
 	transports []string
 	port       uint16
+	noPortMap  bool
 	events     string
 }
 
@@ -44,6 +45,7 @@ func (a *app) addNodeFlags(c *cobra.Command) {
 	f.StringVar(&a.node.server, "server", "", "`URL` of the rendezvous server, as 'bodkin serve' prints it")
 	f.StringSliceVar(&a.node.transports, "transports", nil, "`LIST` of the kinds of holes to punch, of: udp; empty: stay on the relay (default: all)")
 	f.Uint16Var(&a.node.port, "port", 0, "local UDP `PORT` (default: any)")
+	f.BoolVar(&a.node.noPortMap, "no-portmap", false, "do not ask routers to map the port (PCP, NAT-PMP, UPnP)")
 	f.StringVar(&a.node.events, "events", "", "`FILE` to append what happens to, as JSON, an object a line")
 }
 
@@ -91,7 +93,7 @@ func (a *app) loadKey() (peer.Key, error) {
 // line that is wrong makes none.
 func (a *app) config() (bodkin.Config, error) {
 	c := bodkin.Config{
-		Server: a.node.server, Transports: a.node.transports, Port: a.node.port, Logger: a.logger(),
+		Server: a.node.server, Transports: a.node.transports, Port: a.node.port, NoPortMap: a.node.noPortMap, Logger: a.logger(),
 	}
 	if c.Server == "" {
 		return c, &codeError{codeUsage, errors.New(
@@ -154,7 +156,7 @@ func (a *app) open(ctx context.Context) (control.Node, error) {
 
 // running is the running node of our key, if it is what the flags ask for.
 func (a *app) running(ctx context.Context) control.Node {
-	if a.node.events != "" || a.node.port != 0 || a.node.transports != nil {
+	if a.node.events != "" || a.node.port != 0 || a.node.noPortMap || a.node.transports != nil {
 		return nil
 	}
 	path, err := keyFile(a.node.key, "node.key")

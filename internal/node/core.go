@@ -37,6 +37,8 @@ const (
 	Network Op = iota + 1
 	// Resolved names the server's endpoints, one a family.
 	Resolved
+	// Mapped names the endpoints at which routers forward to our sockets.
+	Mapped
 	// Packet is a STUN packet that came to Local.
 	Packet
 	// Bound says that the socket Local is open, bound to From, after a Bind; or, if
@@ -102,6 +104,7 @@ type Input struct {
 	Sockets []path.LocalSocket
 	Links   []netip.Prefix
 	Servers []netip.AddrPort
+	Mapped  []netip.AddrPort
 }
 
 // Action is something to do, or to know.
@@ -131,7 +134,8 @@ type Core struct {
 	resolved  []netip.AddrPort // where the server's name led
 	servers   []netip.AddrPort // those of them that we use
 	sockets   []path.LocalSocket
-	up        bool // registered
+	mapped    []netip.AddrPort // by routers
+	up        bool             // registered
 	accepting bool
 	members   []*member
 	byOverlay map[netip.Addr]*member  // aliases included
@@ -182,6 +186,8 @@ func (c *Core) Step(now time.Time, in Input, out []Action) (actions []Action, ne
 		c.network(in)
 	case Resolved:
 		c.resolve(in.Servers)
+	case Mapped:
+		c.mapping(in.Mapped)
 	case Packet:
 		c.packet(in)
 	case Bound:
@@ -305,6 +311,29 @@ func (c *Core) network(in Input) {
 	c.all(path.Input{Op: path.NetworkChanged})
 }
 
+// mapping takes in which mappings there are now.
+func (c *Core) mapping(endpoints []netip.AddrPort) {
+	if slices.Equal(c.mapped, endpoints) {
+		return
+	}
+	c.mapped = endpoints
+	c.gather()
+	c.describe()
+	c.all(path.Input{Op: path.CandidatesChanged})
+}
+
+// addMapped adds the endpoints at which routers forward, those of pinholes once.
+func (c *Core) addMapped() {
+	for _, e := range c.mapped[:min(len(c.mapped), maxMappedCandidates)] {
+		same := func(x punch.Candidate) bool { return x.Endpoint == e }
+		if !slices.ContainsFunc(c.self.Side.Candidates, same) {
+			c.self.Side.Candidates = append(c.self.Side.Candidates, punch.Candidate{
+				Kind: punch.Mapped, Transport: punch.UDP, Endpoint: e,
+			})
+		}
+	}
+}
+
 // hostCandidates are our addresses with the ports of the sockets bound to them.
 func hostCandidates(sockets []path.LocalSocket, links []netip.Prefix) (out []punch.Candidate) {
 	for _, l := range links {
@@ -323,6 +352,10 @@ func hostCandidates(sockets []path.LocalSocket, links []netip.Prefix) (out []pun
 
 // maxHostCandidates leaves room in a description for candidates of other kinds.
 const maxHostCandidates = 10
+
+// maxMappedCandidates is how many mappings are offered: one is enough, but we may
+// have several routers.
+const maxMappedCandidates = 4
 
 // allowed reports whether the policy lets a peer in.
 func (c *Core) allowed(id peer.ID) bool {

@@ -45,6 +45,7 @@ func (c *Core) gather() {
 	}
 	c.self.Sockets = append(c.self.Sockets, c.sockets...)
 	c.self.Side.Candidates = hostCandidates(c.sockets, c.self.Links)
+	c.addMapped()
 	if c.reserve.port == 0 {
 		return
 	}

@@ -139,6 +139,10 @@ func (p *Peer) drop(a *attempt) {
 // attemptTime is how long an attempt is left alone before the next one.
 const attemptTime = 10 * time.Second
 
+// candidatesPause is how long an attempt that is under way goes on without
+// candidates that came since: it may not need them.
+const candidatesPause = 2 * time.Second
+
 // askFailed takes note that nothing came of our ask. A relay channel that an
 // earlier one opened is not concerned.
 func (p *Peer) askFailed(in Input) {

@@ -94,9 +94,10 @@ const (
 	Relay
 	// NetworkChanged says that Self has other sockets or addresses now,
 	// ProfileChanged that other tactics are possible with what Self now knows of its
-	// NAT.
+	// NAT, and CandidatesChanged that it has more or other candidates.
 	NetworkChanged
 	ProfileChanged
+	CandidatesChanged
 	// Bound says that the socket By.Local is open, at By.To, after a Bind.
 	Bound
 	// Forget ends everything.
@@ -272,6 +273,10 @@ func (p *Peer) Step(now time.Time, in Input, out []Action) (actions []Action, ne
 	case ProfileChanged:
 		if p.wanted && !p.has(Route.Direct) {
 			p.askSoon(0)
+		}
+	case CandidatesChanged:
+		if p.wanted && !p.has(Route.Direct) {
+			p.askSoon(candidatesPause)
 		}
 	case Bound:
 		for _, a := range p.attempts {
