@@ -254,7 +254,7 @@ func (l *loop) resolve() {
 	n.wg.Go(func() {
 		defer n.resolving.Store(false)
 		for n.ctx.Err() == nil {
-			addrs, err := net.DefaultResolver.LookupNetIP(n.ctx, "ip", n.url.Host)
+			addrs, err := sock.Lookup(n.ctx, n.cfg.Network, n.url.Host)
 			if err == nil {
 				n.tell(node.Input{Op: node.Resolved, Servers: withPort(addrs, n.url.Port)})
 				n.mapPorts(addrs)

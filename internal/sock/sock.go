@@ -36,6 +36,19 @@ type StreamNetwork interface {
 	Listen(ctx context.Context, network string, local netip.AddrPort) (net.Listener, error)
 }
 
+// Resolver is a Network that has a name service of its own.
+type Resolver interface {
+	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
+}
+
+// Lookup finds the addresses of a name on a network.
+func Lookup(ctx context.Context, n Network, host string) ([]netip.Addr, error) {
+	if r, ok := n.(Resolver); ok {
+		return r.LookupNetIP(ctx, "ip", host)
+	}
+	return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+}
+
 const (
 	// bufferSize asks the kernel for what a 200 Mbit/s path of 200 ms may have
 	// under way; the kernel gives what it allows.
