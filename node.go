@@ -71,11 +71,11 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	n.path = path.NewSocket(path.SocketConfig{
 		Overlay: peer.Overlay(n.ID(), n.instance),
 		Dialled: session.Dialled,
-		Control: func(l punch.Local, from netip.AddrPort, b []byte) {
-			n.offer(node.Input{Op: node.Packet, Local: l, From: from, Data: b})
+		Control: func(by path.Key, b []byte) {
+			n.offer(node.Input{Op: node.Packet, By: by, Data: b})
 		},
-		Active: func(overlay netip.Addr, by path.Key, heard time.Time) {
-			n.offer(node.Input{Op: node.Active, Overlay: overlay, By: by, Heard: heard})
+		Active: func(overlay netip.Addr, by path.Key, heard time.Time, size int) {
+			n.offer(node.Input{Op: node.Active, Overlay: overlay, By: by, Heard: heard, Size: size})
 		},
 	})
 	for i, s := range n.sockets {

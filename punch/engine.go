@@ -48,8 +48,15 @@ const (
 	// Tick says only that it is later.
 	Tick
 	// Check asks whether the confirmed route (Local, From) still works: an
-	// answer or a loss follows within a second or so.
+	// answer or a loss follows within half a second or some round trips. With a
+	// Size it asks whether packets of so many bytes arrive, too: if not, Narrow
+	// follows.
 	Check
+	// Measure sends a probe that opens and keeps nothing, by a Local that is no
+	// socket but the driver's word for another way to From; Measured follows if it
+	// is answered. The probe carries the Revision. The other side answers what comes
+	// to a Local from Relayed on.
+	Measure
 	// Stop ends the attempt to open more holes; confirmed routes stay.
 	Stop
 	// Close ends everything, and closes the sockets that Bind asked for.
@@ -65,8 +72,17 @@ const (
 	// Confirmed says that our nonce came back from To within RTT: a route.
 	// It is repeated with each later answer.
 	Confirmed
-	// Lost says that a confirmed route no longer answers.
+	// Lost says that a confirmed route no longer answers. It is looked for
+	// some time longer, and may be Confirmed again.
 	Lost
+	// Wide says that packets of Size bytes arrive by a route, Narrow that they do
+	// not, though smaller ones do.
+	Wide
+	Narrow
+	// Measured says how long a Measure took, Noted that the peer sent one, with a
+	// Revision.
+	Measured
+	Noted
 	// Done says that the attempt is over, with a Report.
 	Done
 	// Bind asks for a socket of IPv4 as Local, on a port of the system's choice; Open
@@ -81,6 +97,10 @@ type Input struct {
 	Local Local
 	From  netip.AddrPort
 	Data  []byte
+	Size  int
+	// Urgent says of a Check that there is reason for doubt.
+	Urgent   bool
+	Revision uint32
 }
 
 // Action is something that the driver is asked to do, or told.
@@ -92,7 +112,11 @@ type Action struct {
 	Kind   Kind
 	Data   []byte
 	RTT    time.Duration
+	Loss   float64 // share of the probes and answers that got lost, lately
+	Size   int
 	Report *Report
+	// Revision is what the peer said with Measure.
+	Revision uint32
 }
 
 // Report sums an attempt up.
@@ -168,6 +192,8 @@ type Engine struct {
 	volleys  []*volley
 	outcomes []Outcome
 	asked    map[wire.TransactionID]asked
+	measures [8]measured // the latest ones, a ring
+	measureN int
 	extra    []Local // sockets that we asked for
 	open4    int     // sockets still to ask for
 	shots    int
@@ -243,8 +269,10 @@ func (e *Engine) Step(now time.Time, in Input, out []Action) (actions []Action, 
 		e.packet(in.Local, unmap(in.From), in.Data)
 	case Check:
 		if p := e.pair(in.Local, unmap(in.From)); p != nil && p.state == confirmed {
-			p.check(now)
+			p.check(now, in.Size, in.Urgent)
 		}
+	case Measure:
+		e.measure(in)
 	case Stop:
 		e.finish(Interrupted)
 	case Close:
@@ -282,7 +310,7 @@ func (e *Engine) finish(with Result) {
 		return
 	}
 	e.stopped = true
-	e.pairs = slices.DeleteFunc(e.pairs, func(p *pair) bool { return p.state != confirmed })
+	e.pairs = slices.DeleteFunc(e.pairs, func(p *pair) bool { return p.state == trying })
 	e.volleys, e.asked, e.open4 = nil, nil, 0
 	e.release()
 	for i := range e.outcomes {
@@ -310,6 +338,9 @@ func (e *Engine) Report() *Report {
 	r.Outcomes = slices.Clone(e.outcomes)
 	return &r
 }
+
+// Probing reports whether the attempt is under way.
+func (e *Engine) Probing() bool { return e.probing() }
 
 // Idle reports whether the Engine has nothing left to do: the attempt is over
 // and no route came of it, or none is left.

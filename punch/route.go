@@ -2,7 +2,10 @@ package punch
 
 import (
 	"net/netip"
+	"slices"
 	"time"
+
+	"bodkin/internal/wire"
 )
 
 const (
@@ -16,8 +19,25 @@ const (
 	// strayTries are the probes for a pair that the peer's probe showed us
 	// after the attempt: its NAT moved it, or it is gone again.
 	strayTries = 12
-	// minCheck is the least time that an answer gets.
-	minCheck = 60 * time.Millisecond
+	// minCheck is the least time that an answer gets, minRepeat the least pause
+	// between probes of a route that somebody waits for: a radio may be silent for
+	// as long as nine of them take.
+	minCheck  = 60 * time.Millisecond
+	minRepeat = 30 * time.Millisecond
+	// followAfter is how much later than the peer's the keepalive of the side
+	// that follows would be.
+	followAfter = time.Second
+	// A route that is lost is looked for after a quarter of a second, with
+	// pauses that double up to a minute, for ten minutes: 17 probes.
+	seekFirst = 250 * time.Millisecond
+	seekLast  = time.Minute
+	seekTime  = 10 * time.Minute
+	// hintProbes of the peer within hintTime of each other say that it does not
+	// hear us.
+	hintProbes = 3
+	hintTime   = 500 * time.Millisecond
+	// lossShare is by how much one probe changes the estimate of the loss.
+	lossShare = 8
 )
 
 // measure folds one round trip into the estimate (RFC 6298 §2.2, §2.3).
@@ -36,31 +56,193 @@ func (p *pair) timeout() time.Duration {
 }
 
 // check begins to ask a confirmed route whether it lives, unless it is being
-// asked already.
-func (p *pair) check(now time.Time) {
-	if p.tries == 0 {
+// asked already, and with a size whether packets of it arrive.
+func (p *pair) check(now time.Time, size int, urgent bool) {
+	if p.tries == 0 || urgent && !p.urgent && p.nextAt.Sub(now) > minRepeat {
 		p.nextAt = now
+	}
+	p.checked, p.urgent = true, p.urgent || urgent
+	if size > 0 && p.wide.tries == 0 {
+		p.wide = wide{size: size, nextAt: now}
+	}
+}
+
+// keepalive is the pause between probes that hold a mapping open. An answer holds
+// it as well as a probe does: one side leads, and the other only answers.
+func (e *Engine) keepalive() time.Duration {
+	if string(e.cfg.Self.ID[:]) < string(e.cfg.Other.ID[:]) {
+		return keepalive
+	}
+	return keepalive + followAfter
+}
+
+// repeat is the pause after the latest probe, while nothing has answered: whether a
+// route that data takes has died should be known well within a second, and nobody
+// waits for a keepalive.
+func (p *pair) repeat() time.Duration {
+	switch t := p.timeout(); {
+	case p.tries == lossTries:
+		return t
+	case p.urgent || p.checked && p.tries > 1:
+		return max(t/4, minRepeat)
+	case p.checked:
+		return t
+	default:
+		return 2 * t
 	}
 }
 
 // keep probes a confirmed route: as a keepalive, and again while nothing comes
-// back. It reports false when the route is lost.
+// back. It reports false when the pair is of no use any more.
 func (e *Engine) keep(p *pair) bool {
 	if p.tries >= lossTries {
 		e.emit(Action{Op: Lost, Local: p.local, To: p.remote, Kind: p.kind})
-		p.state = trying
-		return e.probing()
+		p.state, p.tries, p.checked, p.urgent, p.since, p.wide = missing, 0, false, false, e.now, wide{}
+		p.nextAt = e.now.Add(seekFirst)
+		return true
 	}
 	e.probe(p, 0)
 	p.tries++
-	// The first repeats leave quickly: whether a route died should be known
-	// well within a second.
-	p.nextAt = e.now.Add(p.timeout() * time.Duration(min(p.tries, 2)) / 2)
+	p.nextAt = e.now.Add(p.repeat())
 	return true
+}
+
+// seek probes for a route that went missing, more and more seldom: it may come back
+// by itself, as it does when whatever was in its way goes, and the server with it
+// may be gone. It reports false when that has taken too long.
+func (e *Engine) seek(p *pair) bool {
+	if e.now.Sub(p.since) >= seekTime {
+		return false
+	}
+	e.probe(p, 0)
+	p.tries++
+	p.nextAt = e.now.Add(min(seekFirst<<p.tries, seekLast))
+	return true
+}
+
+// wasAsked takes note that the peer probed a confirmed route, and was answered. A
+// keepalive of the peer's is ours as well. Probes in quick succession say that our
+// answers do not arrive there.
+func (e *Engine) wasAsked(p *pair) {
+	if e.now.Sub(p.heardAt) > hintTime {
+		p.heardN = 0
+	}
+	p.heardAt = e.now
+	if p.heardN++; p.heardN == hintProbes {
+		p.check(e.now, 0, true)
+		return
+	}
+	if p.tries == 0 {
+		p.nextAt = e.now.Add(e.keepalive())
+	}
+}
+
+// account counts the probes that were sent before one that is answered now, and that
+// nothing answers any more.
+func (p *pair) account(answered time.Time) {
+	p.lost -= p.lost / lossShare
+	for i := range p.asked {
+		q := &p.asked[i]
+		if !q.sent.IsZero() && answered.Sub(q.sent) > p.timeout() {
+			*q = question{}
+			p.lost += (1 - p.lost) / lossShare
+		}
+	}
+}
+
+// forgetBefore forgets the questions of before a time.
+func (p *pair) forgetBefore(t time.Time) {
+	for i := range p.asked {
+		if p.asked[i].sent.Before(t) {
+			p.asked[i] = question{}
+		}
+	}
+}
+
+// Live reports whether the Engine keeps a route alive.
+func (e *Engine) Live() bool {
+	return slices.ContainsFunc(e.pairs, func(p *pair) bool { return p.state == confirmed })
 }
 
 // Has reports whether (l, remote) is a confirmed route of this Engine.
 func (e *Engine) Has(l Local, remote netip.AddrPort) bool {
 	p := e.pair(l, unmap(remote))
 	return p != nil && p.state == confirmed
+}
+
+// wide is the question whether packets of a size arrive, while it is open.
+type wide struct {
+	size   int
+	tries  int
+	nextAt time.Time
+}
+
+// widen asks it. A route that answers nothing at all is not narrow but lost, which
+// [Engine.keep] finds out.
+func (e *Engine) widen(p *pair) {
+	w := &p.wide
+	if w.nextAt.IsZero() || e.now.Before(w.nextAt) {
+		return
+	}
+	if w.tries >= lossTries {
+		size := w.size
+		*w = wide{}
+		if p.tries < wideDoubt {
+			e.emit(Action{Op: Narrow, Local: p.local, To: p.remote, Kind: p.kind, Size: size})
+		}
+		return
+	}
+	e.probeOf(p, 0, w.size)
+	w.tries++
+	w.nextAt = e.now.Add(max(p.timeout()/4, minRepeat))
+	if w.tries == 1 || w.tries == lossTries {
+		w.nextAt = e.now.Add(p.timeout())
+	}
+}
+
+// wideDoubt is how many small probes may wait for an answer when large ones are given
+// up on.
+const wideDoubt = 3
+
+// widened takes the answer to a wide probe.
+func (e *Engine) widened(p *pair, q question) {
+	if p.state == confirmed {
+		e.emit(Action{Op: Wide, Local: p.local, To: p.remote, Kind: p.kind, Size: q.size})
+	}
+	if q.size >= p.wide.size {
+		p.wide = wide{}
+	}
+}
+
+// Relayed is the first Local that is no socket: see Measure.
+const Relayed Local = 1 << 31
+
+// measured is a Measure under way.
+type measured struct {
+	id    wire.TransactionID
+	local Local
+	to    netip.AddrPort
+	sent  time.Time
+}
+
+func (e *Engine) measure(in Input) {
+	l, to := in.Local, unmap(in.From)
+	id := e.transactionID()
+	e.sequence++
+	e.measures[e.measureN%len(e.measures)] = measured{id, l, to, e.now}
+	e.measureN++
+	e.emit(Action{Op: Send, Local: l, To: to, Data: e.keys.AppendRelayedProbe(nil, id, e.sequence, in.Revision)})
+}
+
+// measuredBy takes the answer to a Measure.
+func (e *Engine) measuredBy(l Local, from netip.AddrPort, id wire.TransactionID) bool {
+	for i := range e.measures {
+		m := &e.measures[i]
+		if m.id == id && m.local == l && m.to == from && !m.sent.IsZero() {
+			e.emit(Action{Op: Measured, Local: l, To: from, RTT: e.now.Sub(m.sent)})
+			*m = measured{}
+			return true
+		}
+	}
+	return false
 }

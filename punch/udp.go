@@ -14,6 +14,7 @@ type state uint8
 const (
 	trying    state = iota // probing, nothing came back yet
 	confirmed              // our nonce came back: a route
+	missing                // it was a route, and no longer answers
 )
 
 // pair is one of our sockets and one of the peer's endpoints: a hole, if the
@@ -34,11 +35,19 @@ type pair struct {
 	rtt     time.Duration // smoothed as RFC 6298 §2 does
 	rttVar  time.Duration
 	alive   time.Time // when the last answered probe was sent
+	checked bool      // somebody wants to know whether the route lives
+	urgent  bool      // and doubts it
+	lost    float64   // share of the probes that were not answered, smoothed
+	since   time.Time // when it became a route, or missing
+	heardAt time.Time // when the peer last probed here
+	heardN  int       // how often it has, in quick succession
+	wide    wide
 }
 
 type question struct {
 	id   wire.TransactionID
 	sent time.Time
+	size int // of a wide probe
 }
 
 // schedule is the pause before each retransmission: quick at first, since the
@@ -117,8 +126,11 @@ func (e *Engine) run() (next time.Time) {
 	for _, p := range e.pairs {
 		if e.due(p) {
 			kept = append(kept, p)
-			if !p.nextAt.IsZero() && (next.IsZero() || p.nextAt.Before(next)) {
-				next = p.nextAt
+			e.widen(p)
+			for _, at := range []time.Time{p.nextAt, p.wide.nextAt} {
+				if !at.IsZero() && (next.IsZero() || at.Before(next)) {
+					next = at
+				}
 			}
 		}
 	}
@@ -146,8 +158,12 @@ func (e *Engine) due(p *pair) bool {
 	if p.nextAt.IsZero() || e.now.Before(p.nextAt) {
 		return true
 	}
-	if p.state == confirmed {
+	switch p.state {
+	case confirmed:
 		return e.keep(p)
+	case missing:
+		return e.seek(p)
+	case trying:
 	}
 	if e.stopped && (p.tries >= strayTries || p.limit <= 0) {
 		return false
@@ -175,16 +191,19 @@ func (e *Engine) due(p *pair) bool {
 }
 
 // probe sends one probe; its transaction ID is the nonce that has to come back.
-func (e *Engine) probe(p *pair, ttl uint8) {
+func (e *Engine) probe(p *pair, ttl uint8) { e.probeOf(p, ttl, 0) }
+
+// probeOf is probe, of a size if not 0.
+func (e *Engine) probeOf(p *pair, ttl uint8, size int) {
 	id := e.transactionID()
 	e.sequence++
 	e.report.Sent++
 	if e.probing() {
 		e.outcomes[p.tactic].Sent++
 	}
-	p.asked[p.askedN%len(p.asked)] = question{id, e.now}
+	p.asked[p.askedN%len(p.asked)] = question{id, e.now, size}
 	p.askedN++
-	e.emit(Action{Op: Send, Local: p.local, To: p.remote, TTL: ttl, Data: e.keys.AppendProbe(nil, id, e.sequence)})
+	e.emit(Action{Op: Send, Local: p.local, To: p.remote, TTL: ttl, Data: e.keys.AppendWideProbe(nil, id, e.sequence, size)})
 }
 
 // packet takes a probe or an answer. What is not authenticated changes nothing
@@ -211,6 +230,11 @@ func (e *Engine) packet(l Local, from netip.AddrPort, data []byte) {
 // where the server did not observe the peer it earns one probe, beyond what any
 // endpoint gets.
 func (e *Engine) probed(l Local, from netip.AddrPort, in wire.Probe) {
+	if l >= Relayed {
+		e.emit(Action{Op: Noted, Local: l, To: from, Revision: in.Revision})
+		e.emit(Action{Op: Send, Local: l, To: from, Data: e.keys.AppendAnswer(nil, in.ID, from)})
+		return
+	}
 	e.report.Heard++
 	p := e.pair(l, from)
 	if p == nil {
@@ -226,10 +250,12 @@ func (e *Engine) probed(l Local, from netip.AddrPort, in wire.Probe) {
 	// Before the answer: data may be right behind it.
 	e.emit(Action{Op: Heard, Local: l, To: from, Kind: p.kind})
 	e.emit(Action{Op: Send, Local: l, To: from, Data: e.keys.AppendAnswer(nil, in.ID, from)})
-	if p.state == trying {
-		p.limit++
-		p.tries, p.nextAt, p.openers = 0, e.now, nil
+	if p.state == confirmed {
+		e.wasAsked(p)
+		return
 	}
+	p.limit++
+	p.tries, p.nextAt, p.openers = 0, e.now, nil
 }
 
 // answered takes our own nonce back. The answer must come from where the
@@ -237,7 +263,7 @@ func (e *Engine) probed(l Local, from netip.AddrPort, in wire.Probe) {
 func (e *Engine) answered(l Local, from netip.AddrPort, in wire.Probe) {
 	p := e.pair(l, from)
 	if p == nil {
-		if !e.hit(l, from, in.ID) {
+		if !e.hit(l, from, in.ID) && !e.measuredBy(l, from, in.ID) {
 			e.stats.Strange++
 		}
 		return
@@ -245,9 +271,12 @@ func (e *Engine) answered(l Local, from netip.AddrPort, in wire.Probe) {
 	for i := range p.asked {
 		q := &p.asked[i]
 		if q.id == in.ID && !q.sent.IsZero() {
-			sent := q.sent
+			was := *q
 			*q = question{}
-			e.confirm(p, sent)
+			if was.size > 0 {
+				e.widened(p, was)
+			}
+			e.confirm(p, was.sent)
 			return
 		}
 	}
@@ -262,8 +291,13 @@ func (e *Engine) answered(l Local, from netip.AddrPort, in wire.Probe) {
 // confirm counts a route: a hole is open in both directions.
 func (e *Engine) confirm(p *pair, sent time.Time) {
 	p.measure(e.now.Sub(sent))
-	if p.state == trying {
-		p.state = confirmed
+	p.account(sent)
+	was := p.state
+	if was != confirmed {
+		p.state, p.since, p.lost = confirmed, e.now, 0 // what was lost before is over
+		p.forgetBefore(sent)
+	}
+	if was == trying {
 		if e.report.Confirmed++; e.report.Confirmed == 1 {
 			e.report.First = e.now.Sub(e.started)
 			e.decide(p.tactic)
@@ -272,9 +306,9 @@ func (e *Engine) confirm(p *pair, sent time.Time) {
 	if sent.After(p.alive) {
 		p.alive = sent
 	}
-	p.tries, p.nextAt = 0, e.now.Add(keepalive)
+	p.tries, p.checked, p.urgent, p.nextAt = 0, false, false, e.now.Add(e.keepalive())
 	e.emit(Action{Op: Heard, Local: p.local, To: p.remote, Kind: p.kind})
-	e.emit(Action{Op: Confirmed, Local: p.local, To: p.remote, Kind: p.kind, RTT: p.rtt})
+	e.emit(Action{Op: Confirmed, Local: p.local, To: p.remote, Kind: p.kind, RTT: p.rtt, Loss: p.lost})
 }
 
 // decide ends the race: the first route is there.

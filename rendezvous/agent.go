@@ -57,6 +57,9 @@ const (
 	AgentAsk
 	// AgentCloseChannel ends a relay channel.
 	AgentCloseChannel
+	// AgentDoubt asks whether the server still sees us where it did, now and not
+	// with the next keepalive.
+	AgentDoubt
 	// AgentLeave says goodbye.
 	AgentLeave
 	// AgentTick says only that it is later.
@@ -203,6 +206,7 @@ type serverLeg struct {
 	sentAt     time.Time
 	nextAt     time.Time
 	rtt        time.Duration
+	doubted    time.Time // when somebody last doubted it
 	challenged time.Time // when a challenge last made us answer at once
 	nudged     time.Time // when a hint last made us refresh
 }
@@ -223,6 +227,8 @@ const (
 	refreshTries = 8
 	// hintPause is how often an unauthenticated message can make us ask.
 	hintPause = 2 * time.Second
+	// doubtPause is how often doubts can make us ask.
+	doubtPause = time.Second
 	// secondLegPause is how long an address family rests that does not work.
 	secondLegPause = time.Minute
 )
@@ -263,6 +269,10 @@ func (a *Agent) Step(now time.Time, in AgentInput, out []AgentAction) (actions [
 		a.ask(in)
 	case AgentCloseChannel:
 		a.closeChannel(in.Channel)
+	case AgentDoubt:
+		for _, l := range a.servers {
+			a.doubt(l)
+		}
 	case AgentLeave:
 		a.leave()
 	default: // AgentTick: nothing but the time

@@ -295,6 +295,15 @@ func (a *Agent) nudge(l *serverLeg) {
 	a.refresh(l)
 }
 
+// doubt brings a leg's next refresh forward.
+func (a *Agent) doubt(l *serverLeg) {
+	if a.state != stateUp || l.tries > 0 || a.now.Sub(l.doubted) < doubtPause {
+		return
+	}
+	l.doubted = a.now
+	a.refresh(l)
+}
+
 func (a *Agent) leave() {
 	if l := a.primary; l != nil {
 		r := a.registration()

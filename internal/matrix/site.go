@@ -176,14 +176,17 @@ func (x *site) receive(now time.Time, at punch.Local, from netip.AddrPort, b []b
 	key := path.Key{Local: at, To: from}
 	switch wire.Classify(b, x.isServer(from)) {
 	case wire.ClassSTUN:
-		x.step(node.Input{Op: node.Packet, Local: key.Local, From: from, Data: append([]byte(nil), b...)})
+		x.step(node.Input{Op: node.Packet, By: key, Data: append([]byte(nil), b...)})
 		return
 	case wire.ClassChannel:
-		channel, _, ok := wire.ParseChannelData(b)
+		channel, data, ok := wire.ParseChannelData(b)
 		if !ok {
 			return
 		}
-		key.Channel = channel
+		if key.Channel = channel; wire.Classify(data, false) == wire.ClassSTUN {
+			x.step(node.Input{Op: node.Packet, By: key, Data: append([]byte(nil), data...)})
+			return
+		}
 	case wire.ClassOther:
 	}
 	x.heard[key] = now

@@ -39,7 +39,7 @@ const (
 	Resolved
 	// Mapped names the endpoints at which routers forward to our sockets.
 	Mapped
-	// Packet is a STUN packet that came to Local.
+	// Packet is a STUN packet that came by By.
 	Packet
 	// Bound says that the socket Local is open, bound to From, after a Bind; or, if
 	// From is not valid, that it could not be opened.
@@ -101,6 +101,7 @@ type Input struct {
 	Data    []byte
 	By      path.Key
 	Heard   time.Time
+	Size    int
 	Sockets []path.LocalSocket
 	Links   []netip.Prefix
 	Servers []netip.AddrPort
@@ -207,7 +208,7 @@ func (c *Core) Step(now time.Time, in Input, out []Action) (actions []Action, ne
 		c.accept()
 	case Active:
 		if m := c.byOverlay[in.Overlay]; m != nil {
-			c.step(m, path.Input{Op: path.Active, By: in.By, Heard: in.Heard})
+			c.step(m, path.Input{Op: path.Active, By: in.By, Heard: in.Heard, Size: in.Size})
 		}
 	case Close:
 		c.close()
@@ -251,11 +252,11 @@ func (c *Core) run() (next time.Time) {
 
 // packet gives a STUN packet to the agent or to the peer whose probe it is.
 func (c *Core) packet(in Input) {
-	if s, ok := c.measuring.sockets[in.Local]; ok {
-		c.stepMeasuring(nat.Input{Op: nat.Packet, Socket: s, From: in.From, Data: in.Data})
+	if s, ok := c.measuring.sockets[in.By.Local]; ok {
+		c.stepMeasuring(nat.Input{Op: nat.Packet, Socket: s, From: in.By.To, Data: in.Data})
 		return
 	}
-	if slices.Contains(c.servers, in.From) {
+	if in.By.Channel == 0 && slices.Contains(c.servers, in.By.To) {
 		c.fromServer(in)
 		return
 	}
@@ -271,7 +272,7 @@ func (c *Core) packet(in Input) {
 	for _, m := range c.members {
 		if m.peer.Session(probe.Session) {
 			before := m.peer.Ignored()
-			c.step(m, path.Input{Op: path.Packet, By: path.Key{Local: in.Local, To: in.From}, Data: in.Data})
+			c.step(m, path.Input{Op: path.Packet, By: in.By, Data: in.Data})
 			c.ignored.probes(before, m.peer.Ignored())
 			return
 		}

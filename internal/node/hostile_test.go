@@ -250,10 +250,10 @@ func TestStrayPacketsAreCounted(t *testing.T) {
 	}
 	keys := wire.NewProbeKeys(secret, [32]byte{1}, mallory.ID(), a.key.ID())
 	done := len(a.done)
-	a.step(Input{Op: Packet, Local: 1, From: from, Data: keys.AppendProbe(nil, wire.TransactionID{1}, 1)})
-	a.step(Input{Op: Packet, Local: 1, From: from, Data: wire.BindingRequest{ID: wire.TransactionID{1}}.Append(nil)})
-	a.step(Input{Op: Packet, Local: 1, From: from})
-	a.step(Input{Op: Packet, Local: 1, From: server, Data: []byte("not a message")})
+	a.step(Input{Op: Packet, By: path.Key{Local: 1, To: from}, Data: keys.AppendProbe(nil, wire.TransactionID{1}, 1)})
+	a.step(Input{Op: Packet, By: path.Key{Local: 1, To: from}, Data: wire.BindingRequest{ID: wire.TransactionID{1}}.Append(nil)})
+	a.step(Input{Op: Packet, By: path.Key{Local: 1, To: from}})
+	a.step(Input{Op: Packet, By: path.Key{Local: 1, To: server}, Data: []byte("not a message")})
 	want := map[string]uint64{"unknown-session": 1, "malformed-probe": 2, "malformed-server-message": 1}
 	got := a.core.Ignored()
 	for word, n := range want {
@@ -289,7 +289,7 @@ func FuzzPacket(f *testing.F) {
 		defer mu.Unlock()
 		done, heard := len(a.done), len(a.heard)
 		for _, from := range []netip.AddrPort{b.public, netip.MustParseAddrPort("198.51.100.99:53"), server} {
-			a.step(Input{Op: Packet, Local: 1, From: from, Data: data})
+			a.step(Input{Op: Packet, By: path.Key{Local: 1, To: from}, Data: data})
 		}
 		if len(a.done) != done || len(a.heard) != heard {
 			t.Fatalf("%x: %+v", data, a.done[done:])

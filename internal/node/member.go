@@ -7,7 +7,9 @@ import (
 	"time"
 
 	"bodkin/internal/path"
+	"bodkin/internal/wire"
 	"bodkin/peer"
+	"bodkin/rendezvous"
 )
 
 // member is a peer and the overlay address under which packets reach it. A peer
@@ -143,7 +145,12 @@ func (c *Core) step(m *member, in path.Input) {
 	for _, a := range out {
 		switch a.Op {
 		case path.Send:
+			if a.By.Channel != 0 {
+				a.Data = wire.AppendChannelData(nil, a.By.Channel, a.Data)
+			}
 			c.emit(Action{Op: Send, By: a.By, TTL: a.TTL, Data: a.Data})
+		case path.Doubt:
+			c.tell(rendezvous.AgentInput{Op: rendezvous.AgentDoubt})
 		case path.AskServer:
 			c.ask(m, a.Data)
 		case path.Hear:

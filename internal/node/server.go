@@ -36,7 +36,7 @@ func (c *Core) tell(in rendezvous.AgentInput) {
 func (c *Core) tickAgent() { c.tell(rendezvous.AgentInput{Op: rendezvous.AgentTick}) }
 
 func (c *Core) fromServer(in Input) {
-	c.tell(rendezvous.AgentInput{Op: rendezvous.AgentPacket, From: in.From, Data: in.Data})
+	c.tell(rendezvous.AgentInput{Op: rendezvous.AgentPacket, From: in.By.To, Data: in.Data})
 }
 
 // resolve takes in where the server is: an endpoint for each of our families.
@@ -140,6 +140,7 @@ func (c *Core) registered(a rendezvous.AgentAction) {
 		c.self.Side.Observed[0] != a.Registered.Observed[0]
 	c.self.Side.Observed = a.Registered.Observed
 	if moved {
+		c.self.Moves++
 		c.gather()
 		c.describe()
 	}

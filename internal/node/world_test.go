@@ -313,11 +313,15 @@ func (h *home) receive(p punchPacket) {
 		return
 	}
 	if c, data, ok := wire.ParseChannelData(p.data); ok && p.from == server {
+		if wire.Classify(data, false) == wire.ClassSTUN {
+			h.step(Input{Op: Packet, By: path.Key{Local: 1, To: p.from, Channel: c}, Data: data})
+			return
+		}
 		overlay, heard := h.heard[path.Key{Local: 1, To: p.from, Channel: c}]
 		h.data = append(h.data, fmt.Sprintf("%s from %s", data, h.w.whose(h, overlay, heard)))
 		return
 	}
-	h.step(Input{Op: Packet, Local: 1, From: p.from, Data: p.data})
+	h.step(Input{Op: Packet, By: path.Key{Local: 1, To: p.from}, Data: p.data})
 }
 
 func (w *world) whose(h *home, overlay netip.Addr, heard bool) string {

@@ -1,22 +1,60 @@
 package path
 
-import "time"
+import (
+	"time"
 
-// hysteresis is by how much a route's round trip must beat the one in use, since
-// every change costs QUIC a new start: a fifth, and no less than two
-// milliseconds.
-func hysteresis(rtt time.Duration) time.Duration { return max(rtt/5, 2*time.Millisecond) }
+	"bodkin/punch"
+)
 
-// better reports whether to leave the route in use for r. A direct route beats
-// the relay; of two direct ones the quicker wins, by a margin; of two relays the
-// newer, since the older may have gone with its server.
+// hysteresis is by how much a route must beat the one in use, since every change
+// costs QUIC a new start: a fifth, and no less than two milliseconds.
+func hysteresis(cost time.Duration) time.Duration { return max(cost/5, 2*time.Millisecond) }
+
+const (
+	// lossWeight is what loss costs: with 5% a route is as good as one without
+	// that takes twice as long.
+	lossWeight = 20
+	// enoughSamples is how often the relay must have been measured lately before a
+	// direct route is left for it.
+	enoughSamples = 8
+	// spare is what a direct route may take longer than the relay in any case.
+	spare = 100 * time.Millisecond
+)
+
+// cost is what a route is ranked by: its round trip, longer for what gets lost.
+func (r Route) cost() time.Duration {
+	return r.RTT + time.Duration(float64(r.RTT)*lossWeight*r.Loss)
+}
+
+// better reports whether to leave the route in use for r. One that large packets do
+// not pass is the last resort. A direct route beats the relay unless it is much
+// worse; of two direct ones the quicker wins, by a margin, and one on the same link
+// needs no margin; of two relays the newer, since the older may have gone with its
+// server.
 func better(r, inUse Route) bool {
 	switch {
-	case r.Direct() != inUse.Direct():
-		return r.Direct()
+	case r.Narrow != inUse.Narrow:
+		return inUse.Narrow
+	case r.Direct() && !inUse.Direct():
+		return !tooBad(r, inUse, 3, spare/2)
+	case !r.Direct() && inUse.Direct():
+		return tooBad(inUse, r, 4, spare)
 	case !r.Direct():
 		return r.Since.After(inUse.Since)
+	case r.Kind == punch.Host && inUse.Kind != punch.Host:
+		return r.cost() <= inUse.cost()+hysteresis(inUse.cost())
+	case r.Kind != punch.Host && inUse.Kind == punch.Host:
+		return r.cost()+2*hysteresis(inUse.cost()) < inUse.cost()
 	default:
-		return r.RTT+hysteresis(inUse.RTT) < inUse.RTT
+		return r.cost()+hysteresis(inUse.cost()) < inUse.cost()
 	}
+}
+
+// tooBad reports whether a direct route costs more than so many halves of what the
+// relay does, as far as that is known.
+func tooBad(direct, relay Route, halves int, spare time.Duration) bool {
+	if relay.Samples < enoughSamples {
+		return false
+	}
+	return direct.cost() > relay.cost()*time.Duration(halves)/2+spare
 }

@@ -5,6 +5,8 @@
 //	peer.go    what is known of one peer: a state machine without I/O or clock
 //	account.go what came of the attempts to open a hole, for people to read
 //	choose.go  which of two routes is better (a pure function)
+//	heal.go    routes as they come and go
+//	watch.go   whether routes still do what they should, and what the relay is worth
 //	socket.go  the data plane: where packets come in and go out
 //	conn.go    the packet connections that QUIC reads and writes
 //	table.go   what the control loop publishes for the data plane to read

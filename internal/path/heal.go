@@ -42,7 +42,7 @@ func (p *Peer) step(a *attempt, in punch.Input) {
 	var out []punch.Action
 	out, a.next = a.engine.Step(p.now, in, nil)
 	for _, o := range out {
-		key := Key{Local: o.Local, To: o.To}
+		key := relayKey(o.Local, o.To)
 		switch o.Op {
 		case punch.Send:
 			p.emit(Action{Op: Send, By: key, TTL: o.TTL, Data: o.Data})
@@ -50,14 +50,23 @@ func (p *Peer) step(a *attempt, in punch.Input) {
 			p.hear(key)
 		case punch.Confirmed:
 			known := p.has(func(r Route) bool { return r.Key == key })
-			p.confirmed(Route{Key: key, Kind: o.Kind, RTT: o.RTT, Since: p.now})
+			p.confirmed(Route{Key: key, Kind: o.Kind, RTT: o.RTT, Loss: o.Loss, Since: p.now})
 			if !known {
 				p.account(a)
 			}
 		case punch.Lost:
 			if !p.kept(key) {
 				p.removeRoute(key, "no answer")
+				p.emit(Action{Op: Doubt})
 			}
+		case punch.Narrow:
+			p.narrowed(key)
+		case punch.Wide:
+			p.widened(key)
+		case punch.Measured:
+			p.measured(key, o.RTT)
+		case punch.Noted:
+			p.noted(o.Revision)
 		case punch.Bind:
 			p.emit(Action{Op: Bind, By: key})
 		case punch.Unbind:
@@ -83,7 +92,7 @@ func (p *Peer) kept(k Key) bool {
 // confirmed takes a route in, or its new round trip.
 func (p *Peer) confirmed(r Route) {
 	if i := slices.IndexFunc(p.routes, func(o Route) bool { return o.Key == r.Key }); i >= 0 {
-		p.routes[i].RTT = r.RTT
+		p.routes[i].RTT, p.routes[i].Loss = r.RTT, r.Loss
 		if !p.rank() {
 			p.publish()
 		}
@@ -91,6 +100,12 @@ func (p *Peer) confirmed(r Route) {
 	}
 	p.addRoute(r)
 	p.ask.again = time.Time{}
+	// What older attempts look for is found.
+	for _, a := range slices.Clone(p.attempts) {
+		if !a.engine.Probing() && !a.engine.Live() {
+			p.step(a, punch.Input{Op: punch.Close})
+		}
+	}
 }
 
 // addRoute takes a new route in, and reports whether it was new.
@@ -157,18 +172,33 @@ func (p *Peer) removeRoute(k Key, reason string) {
 	}
 	if p.now.Sub(lost.Since) >= steady {
 		p.backoff = firstBackoff
+	}
+	if p.takeQuick() {
 		p.askSoon(0)
 		return
 	}
 	p.askLater()
 }
 
-// dropRelays drops the relay routes that are not there any more, and reports
-// whether there were any.
-func (p *Peer) dropRelays(which func(Route) bool) (any bool) {
+// takeQuick takes one of the asks that need not wait, if there is one left: a route
+// that comes and goes is asked for with backoff.
+func (p *Peer) takeQuick() bool {
+	if n := p.now.Sub(p.quickAt) / quickEvery; n > 0 {
+		p.quick, p.quickAt = min(p.quick+int(min(n, maxQuick)), maxQuick), p.now
+	}
+	if p.quick == 0 {
+		return false
+	}
+	p.quick--
+	return true
+}
+
+// dropRelays drops the relay routes that are not there any more, for a reason, and
+// reports whether there were any.
+func (p *Peer) dropRelays(reason string, which func(Route) bool) (any bool) {
 	for _, r := range slices.Clone(p.routes) {
 		if !r.Direct() && which(r) {
-			p.removeRoute(r.Key, "the server is gone")
+			p.removeRoute(r.Key, reason)
 			any = true
 		}
 	}
@@ -199,42 +229,17 @@ func (p *Peer) rank() bool {
 	}
 	old := p.routes[0]
 	p.promote(i)
-	p.event(Happening{Kind: Switched, Route: p.routes[0], Old: old, Reason: "better"})
+	reason := "better"
+	if old.Narrow {
+		reason = "large packets do not pass"
+	} else if old.Direct() && !p.routes[0].Direct() {
+		reason = "much worse than the relay"
+	}
+	p.event(Happening{Kind: Switched, Route: p.routes[0], Old: old, Reason: reason})
 	p.publish()
 	return true
 }
 
 func (p *Peer) publish() {
 	p.emit(Action{Op: Publish, Routes: slices.Clone(p.routes)})
-}
-
-const (
-	// silence is how long a hole that we send into may be silent before it is
-	// asked whether it lives, checkEvery how often it is asked in any case
-	// while data flows: data proves no route, probes do.
-	silence    = 250 * time.Millisecond
-	checkEvery = 2 * time.Second
-	checkPause = 500 * time.Millisecond
-)
-
-// active looks after the route that data is being sent by.
-func (p *Peer) active(in Input) {
-	i := slices.IndexFunc(p.routes, func(r Route) bool { return r.Key == in.By })
-	if i < 0 || !p.routes[i].Direct() {
-		return
-	}
-	r, since := p.routes[i], p.now.Sub(p.checked)
-	silent := p.now.Sub(in.Heard) > max(silence, 3*r.RTT)
-	if since <= checkPause || !silent && since <= checkEvery {
-		return
-	}
-	p.checked = p.now
-	p.check(r.Key)
-}
-
-// check asks a direct route whether it lives.
-func (p *Peer) check(k Key) {
-	for _, a := range p.attempts {
-		p.step(a, punch.Input{Op: punch.Check, Local: k.Local, From: k.To})
-	}
 }

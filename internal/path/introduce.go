@@ -61,6 +61,7 @@ func (p *Peer) introduced(party wire.Party) {
 	}
 	if p.Instance != 0 && p.Instance != party.Instance {
 		p.forget("the peer restarted")
+		p.ask.again = time.Time{} // this is the answer to what was lost with it
 	}
 	p.Instance = party.Instance
 	p.event(Happening{Kind: WasIntroduced, Endpoints: party.Observed})
@@ -112,7 +113,7 @@ func (p *Peer) punch(ours bool, nonce [32]byte, self, other punch.Side) {
 	})}
 	p.sweep()
 	if len(p.attempts) == maxAttempts {
-		p.drop(p.attempts[maxAttempts-1])
+		p.drop(p.idlest())
 	}
 	p.attempts = slices.Insert(p.attempts, 0, a)
 	for _, s := range p.self.Sockets {
@@ -122,6 +123,16 @@ func (p *Peer) punch(ours bool, nonce [32]byte, self, other punch.Side) {
 	if p.counts == nil || !p.has(Route.Direct) {
 		p.account(a)
 	}
+}
+
+// idlest is the oldest attempt that keeps no route alive, or else the oldest.
+func (p *Peer) idlest() *attempt {
+	for _, a := range slices.Backward(p.attempts) {
+		if !a.engine.Live() {
+			return a
+		}
+	}
+	return p.attempts[len(p.attempts)-1]
 }
 
 // drop ends an attempt with the routes that nobody else keeps alive.
@@ -148,7 +159,7 @@ const candidatesPause = 2 * time.Second
 func (p *Peer) askFailed(in Input) {
 	p.ask.open = false
 	if p.ask.added {
-		p.dropRelays(func(r Route) bool { return r.Key == p.ask.relay })
+		p.dropRelays("no introduction", func(r Route) bool { return r.Key == p.ask.relay })
 	}
 	p.event(Happening{Kind: Failed, Err: in.Err})
 	if p.wanted {
@@ -174,7 +185,7 @@ func (p *Peer) forget(reason string) {
 			p.unhear(k)
 		}
 	}
-	p.lastSeen = 0
+	p.lastSeen, p.watch = 0, watch{}
 	p.event(Happening{Kind: Restarted})
 }
 

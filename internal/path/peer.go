@@ -22,6 +22,7 @@ type Self struct {
 	Sockets  []LocalSocket
 	Offers   uint64 // counts the offers of this instance
 	Extra    uint32 // counts the sockets that were asked for with Bind
+	Moves    uint32 // counts the changes of our network
 	Rand     io.Reader
 
 	// memories outlive the Peers: the next one of the same ID has them again.
@@ -85,8 +86,8 @@ const (
 	Asked
 	// Packet is a STUN packet that may be a probe.
 	Packet
-	// Active says that data is being sent by the route By, and when something
-	// last came in on it.
+	// Active says that data is being sent by the route By, in packets of Size
+	// bytes at the most lately, and when something last came in on it.
 	Active
 	// ChannelLost says that the server does not know the relay route By, Relay
 	// that it has that one, which was another until now.
@@ -122,6 +123,8 @@ const (
 	Unbind
 	// Event tells what happened, in Event.
 	Event
+	// Doubt says that our own network may have changed: the server knows.
+	Doubt
 )
 
 // Input is something that happened to a peer.
@@ -130,6 +133,7 @@ type Input struct {
 	By    Key
 	Data  []byte
 	Heard time.Time
+	Size  int
 	Party wire.Party
 	Offer wire.Offer
 	Err   error
@@ -164,8 +168,10 @@ type Peer struct {
 	heard    []Key      // sources that were opened, the oldest first
 	lastSeen uint64     // the highest counter of its offers
 	backoff  time.Duration
-	checked  time.Time
 	memory   *punch.Memory
+	watch    watch
+	quick    int // asks that need not wait
+	quickAt  time.Time
 
 	// Stats counts probes that were not believed.
 	Stats punch.Stats
@@ -201,6 +207,10 @@ const (
 	// steady is how long a route must have lived for its loss to be news: one
 	// that comes and goes is asked for with backoff.
 	steady = 30 * time.Second
+	// quickEvery is how often the loss of a route may be answered at once,
+	// maxQuick how often in a row.
+	quickEvery = 5 * time.Minute
+	maxQuick   = 3
 	// maxAttempts bounds engines a peer: one of each side's asking, and older
 	// ones that keep routes alive.
 	maxAttempts = 4
@@ -214,7 +224,9 @@ func NewPeer(self *Self, id peer.ID) (*Peer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Peer{ID: id, self: self, secret: secret, backoff: firstBackoff, memory: self.memory(id)}, nil
+	return &Peer{
+		ID: id, self: self, secret: secret, backoff: firstBackoff, quick: maxQuick, memory: self.memory(id),
+	}, nil
 }
 
 // Routes are the routes that there are, the best first.
@@ -234,10 +246,7 @@ func (p *Peer) Step(now time.Time, in Input, out []Action) (actions []Action, ne
 	p.now, p.out = now, out
 	switch in.Op {
 	case Want:
-		if !p.wanted {
-			p.wanted = true
-			p.askSoon(0)
-		}
+		p.want()
 	case Unwant:
 		p.wanted, p.ask.again = false, time.Time{}
 	case ServerUp:
@@ -247,7 +256,7 @@ func (p *Peer) Step(now time.Time, in Input, out []Action) (actions []Action, ne
 		}
 	case ServerDown:
 		p.serverUp, p.ask.open = false, false
-		p.dropRelays(func(Route) bool { return true })
+		p.dropRelays("the server is gone", func(Route) bool { return true })
 	case ServerSilent:
 		p.serverUp, p.ask.open = false, false
 	case Asking:
@@ -263,7 +272,7 @@ func (p *Peer) Step(now time.Time, in Input, out []Action) (actions []Action, ne
 	case Active:
 		p.active(in)
 	case ChannelLost:
-		if p.dropRelays(func(r Route) bool { return r.Key == in.By }) && p.wanted {
+		if p.dropRelays(channelGone, func(r Route) bool { return r.Key == in.By }) && p.wanted {
 			p.askSoon(firstBackoff)
 		}
 	case Relay:
@@ -315,11 +324,28 @@ func (p *Peer) run() (next time.Time) {
 		}
 		earliest(a.next)
 	}
+	p.look(earliest)
 	p.sweep()
 	if p.serverUp && !p.ask.open {
 		earliest(p.ask.again)
 	}
 	return next
+}
+
+// channelGone is why a relay route is lost that the server does not have.
+const channelGone = "the relay channel is gone: the peer has left the server, or the server forgot it"
+
+// want notes that somebody wants to reach the peer now. What is there is not trusted
+// blindly: a peer that died says nothing.
+func (p *Peer) want() {
+	switch {
+	case !p.wanted, len(p.routes) == 0:
+		p.wanted = true
+		p.askSoon(0)
+	case p.routes[0].Direct() && p.now.Sub(p.watch.checked) > checkPause:
+		p.watch.checked = p.now
+		p.check(p.routes[0].Key, 0, true)
+	}
 }
 
 // sweep forgets attempts that are over and left no route.
@@ -356,7 +382,7 @@ func (p *Peer) packet(in Input) {
 	}
 	for _, a := range p.attempts {
 		if a.engine.Session() == probe.Session {
-			p.step(a, punch.Input{Op: punch.Packet, Local: in.By.Local, From: in.By.To, Data: in.Data})
+			p.step(a, punch.Input{Op: punch.Packet, Local: engineLocal(in.By), From: in.By.To, Data: in.Data})
 			return
 		}
 	}
@@ -378,9 +404,10 @@ func (p *Peer) networkChanged() {
 	}
 	for _, r := range slices.Clone(p.routes) {
 		if r.Direct() {
-			p.check(r.Key)
+			p.check(r.Key, 0, true)
 		}
 	}
+	p.tellMoved()
 	if p.wanted {
 		p.backoff = firstBackoff
 		p.askSoon(0)

@@ -491,26 +491,54 @@ func TestAdoptTakesTheRequestOver(t *testing.T) {
 func TestBetter(t *testing.T) {
 	t.Parallel()
 	early, late := time.Unix(1, 0), time.Unix(2, 0)
-	direct := func(rtt time.Duration) Route { return Route{RTT: rtt, Since: early} }
+	direct := func(rtt time.Duration) Route { return Route{RTT: rtt, Since: early, Kind: punch.ServerReflexive} }
+	lan := func(rtt time.Duration) Route { return Route{RTT: rtt, Since: early, Kind: punch.Host} }
 	relay := func(since time.Time) Route {
 		return Route{Key: Key{Channel: wire.FirstAskedChannel}, Since: since}
 	}
+	measured := func(rtt time.Duration, loss float64) Route {
+		r := relay(early)
+		r.RTT, r.Loss, r.Samples = rtt, loss, enoughSamples
+		return r
+	}
+	lossy := func(r Route, loss float64) Route { r.Loss = loss; return r }
+	narrow := func(r Route) Route { r.Narrow = true; return r }
 	const ms = time.Millisecond
 	for name, c := range map[string]struct {
 		r, inUse Route
 		want     bool
 	}{
-		"direct beats relay":              {direct(300 * ms), relay(late), true},
-		"relay never beats direct":        {relay(late), direct(300 * ms), false},
-		"newer relay":                     {relay(late), relay(early), true},
-		"older relay":                     {relay(early), relay(late), false},
-		"same relay":                      {relay(early), relay(early), false},
-		"much quicker":                    {direct(50 * ms), direct(100 * ms), true},
-		"a fifth quicker is not enough":   {direct(80 * ms), direct(100 * ms), false},
-		"just above a fifth":              {direct(79 * ms), direct(100 * ms), true},
-		"two milliseconds are not enough": {direct(1 * ms), direct(3 * ms), false},
-		"slower":                          {direct(200 * ms), direct(100 * ms), false},
-		"equal":                           {direct(100 * ms), direct(100 * ms), false},
+		"direct beats relay":                {direct(300 * ms), relay(late), true},
+		"unmeasured relay never":            {relay(late), lossy(direct(300*ms), 0.9), false},
+		"relay of the same time":            {measured(100*ms, 0), direct(100 * ms), false},
+		"relay of half the time":            {measured(50*ms, 0), direct(100 * ms), false},
+		"relay where direct is very slow":   {measured(50*ms, 0), direct(201 * ms), true},
+		"and not back for a little":         {direct(150 * ms), measured(50*ms, 0), false},
+		"back when it is good again":        {direct(120 * ms), measured(50*ms, 0), true},
+		"relay where direct loses a third":  {measured(140*ms, 0), lossy(direct(100*ms), 0.33), true},
+		"not where the relay does too":      {measured(140*ms, 0.33), lossy(direct(100*ms), 0.33), false},
+		"little loss is not enough":         {measured(140*ms, 0), lossy(direct(100*ms), 0.05), false},
+		"back when the loss is over":        {lossy(direct(100*ms), 0.05), measured(140*ms, 0), true},
+		"newer relay":                       {relay(late), relay(early), true},
+		"older relay":                       {relay(early), relay(late), false},
+		"same relay":                        {relay(early), relay(early), false},
+		"much quicker":                      {direct(50 * ms), direct(100 * ms), true},
+		"a fifth quicker is not enough":     {direct(80 * ms), direct(100 * ms), false},
+		"just above a fifth":                {direct(79 * ms), direct(100 * ms), true},
+		"two milliseconds are not enough":   {direct(1 * ms), direct(3 * ms), false},
+		"slower":                            {direct(200 * ms), direct(100 * ms), false},
+		"equal":                             {direct(100 * ms), direct(100 * ms), false},
+		"less lossy":                        {direct(100 * ms), lossy(direct(100*ms), 0.1), true},
+		"quicker but lossy":                 {lossy(direct(70*ms), 0.1), direct(100 * ms), false},
+		"own link beats hairpin":            {lan(1 * ms), direct(2 * ms), true},
+		"own link beats an equal hairpin":   {lan(2 * ms), direct(2 * ms), true},
+		"own link that is slow does not":    {lan(90 * ms), direct(20 * ms), false},
+		"hairpin just quicker":              {direct(1 * ms), lan(3 * ms), false},
+		"hairpin much quicker":              {direct(20 * ms), lan(90 * ms), true},
+		"narrow loses to the relay":         {relay(early), narrow(direct(10 * ms)), true},
+		"narrow never beats":                {narrow(direct(10 * ms)), relay(late), false},
+		"narrow loses to another":           {direct(300 * ms), narrow(direct(10 * ms)), true},
+		"of two narrow ones the direct one": {narrow(direct(10 * ms)), narrow(relay(late)), true},
 	} {
 		if got := better(c.r, c.inUse); got != c.want {
 			t.Errorf("%s: %v", name, got)

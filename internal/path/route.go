@@ -27,9 +27,12 @@ func (k Key) Transport() punch.Transport {
 // Route is a way to a peer.
 type Route struct {
 	Key
-	Kind  punch.Kind    // what the endpoint was found as; 0 for a relay
-	RTT   time.Duration // smoothed; 0 if unknown
-	Since time.Time     // when it was confirmed
+	Kind    punch.Kind    // what the endpoint was found as; 0 for a relay
+	RTT     time.Duration // smoothed; 0 if unknown
+	Loss    float64       // share of the probes and answers that got lost, smoothed
+	Samples int           // of a relay: how often it was measured lately
+	Narrow  bool          // small packets pass and large ones do not
+	Since   time.Time     // when it was confirmed
 }
 
 // Direct reports whether no third machine carries the route's packets.

@@ -27,11 +27,13 @@ type SocketConfig struct {
 	// Dialled tells from a QUIC packet whether it belongs to a connection that
 	// this node dialled.
 	Dialled func(quic []byte) bool
-	// Control takes every STUN packet; the bytes are its own. It must not block.
-	Control func(local punch.Local, from netip.AddrPort, b []byte)
-	// Active says that data is being sent to a peer by that route, and when
-	// something last came in by it. It must not block.
-	Active func(overlay netip.Addr, by Key, lastHeard time.Time)
+	// Control takes every STUN packet, relayed ones too; the bytes are its own. It
+	// must not block.
+	Control func(by Key, b []byte)
+	// Active says that data is being sent to a peer by that route, in packets of
+	// that size at the most, and when something last came in by it. It must not
+	// block.
+	Active func(overlay netip.Addr, by Key, lastHeard time.Time, size int)
 }
 
 // Socket is the data plane: it takes packets apart below QUIC and sends QUIC's
@@ -103,7 +105,7 @@ func (s *Socket) Deliver(local punch.Local, from netip.AddrPort, b []byte) {
 	key := Key{Local: local, To: from}
 	switch wire.Classify(b, (*s.servers.Load())[from]) {
 	case wire.ClassSTUN:
-		s.cfg.Control(local, from, bytes.Clone(b))
+		s.cfg.Control(key, bytes.Clone(b))
 		return
 	case wire.ClassChannel:
 		channel, data, ok := wire.ParseChannelData(b)
@@ -112,6 +114,10 @@ func (s *Socket) Deliver(local punch.Local, from netip.AddrPort, b []byte) {
 			return
 		}
 		key.Channel, b = channel, data
+		if wire.Classify(b, false) == wire.ClassSTUN {
+			s.cfg.Control(key, bytes.Clone(b))
+			return
+		}
 	case wire.ClassOther:
 	}
 	l := (*s.sources.Load())[key]
@@ -185,9 +191,12 @@ func (s *Socket) send(overlay netip.Addr, class punch.Transport, b []byte, segme
 	}
 	e.sent[r.class].Add(uint64(len(b)))
 	r.send(b, segment)
+	if int64(segment) > e.largest.Load() {
+		e.largest.Store(int64(segment))
+	}
 	if now := time.Now().UnixNano(); now-e.kicked.Load() >= int64(kickEvery) {
 		e.kicked.Store(now)
-		s.cfg.Active(e.overlay, r.key, time.Unix(0, r.link.heard.Load()))
+		s.cfg.Active(e.overlay, r.key, time.Unix(0, r.link.heard.Load()), int(e.largest.Swap(0)))
 	}
 }
 

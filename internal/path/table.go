@@ -23,15 +23,17 @@ type outlet struct {
 	class  punch.Transport
 	socket *sock.Socket
 	link   *link
+	narrow bool
 }
 
-// pick is the best route of a class, or else the best of all.
+// pick is the best route of a class, unless large packets do not pass it, or else
+// the best of all.
 func (t *table) pick(class punch.Transport) *outlet {
 	if t == nil || len(*t) == 0 {
 		return nil
 	}
 	for _, r := range *t {
-		if r.class == class {
+		if r.class == class && !r.narrow {
 			return r
 		}
 	}
@@ -65,6 +67,7 @@ type entry struct {
 	sent     [punch.UDP + 1]atomic.Uint64 // bytes by route class
 	received [punch.UDP + 1]atomic.Uint64
 	kicked   atomic.Int64
+	largest  atomic.Int64 // the largest packet since then, in bytes
 
 	mu   sync.Mutex
 	last []byte // the last packet written
@@ -246,7 +249,7 @@ func (s *Socket) Publish(overlay netip.Addr, routes []Route) {
 		if l == nil || l.peer != e {
 			l = s.assign(e, r.Key) // the route is confirmed: it is this peer's
 		}
-		t = append(t, &outlet{key: r.Key, class: r.Transport(), socket: c, link: l})
+		t = append(t, &outlet{key: r.Key, class: r.Transport(), socket: c, link: l, narrow: r.Narrow})
 	}
 	old := e.table.Swap(&t)
 	s.mu.Unlock()

@@ -50,6 +50,7 @@ type party struct {
 	events []Happening
 	asked  []time.Time
 	probes []time.Time
+	doubts int
 }
 
 const (
@@ -173,6 +174,8 @@ func (s *party) do(a Action) {
 		}
 	case Event:
 		s.events = append(s.events, a.Event)
+	case Doubt:
+		s.doubts++
 	default:
 		s.w.t.Fatalf("action %d", a.Op)
 	}

@@ -41,8 +41,8 @@ func newEnd(tb testing.TB, seed byte) *end {
 	}
 	e.path = path.NewSocket(path.SocketConfig{
 		Overlay: e.overlay, Dialled: session.Dialled,
-		Control: func(punch.Local, netip.AddrPort, []byte) {},
-		Active:  func(netip.Addr, path.Key, time.Time) {},
+		Control: func(path.Key, []byte) {},
+		Active:  func(netip.Addr, path.Key, time.Time, int) {},
 	})
 	e.path.SetSocket(1, e.socket)
 	return e

@@ -278,6 +278,14 @@ func messages() []message {
 			k := probeKeysA()
 			return k.AppendProbe(nil, transaction(9), 1)
 		}},
+		{name: "probe-wide", again: againProbe, trusted: trustsProbe(probeKeysB()), build: func() []byte {
+			k := probeKeysA()
+			return k.AppendWideProbe(nil, transaction(9), 2, 96)
+		}},
+		{name: "probe-relayed", again: againProbe, trusted: trustsProbe(probeKeysB()), build: func() []byte {
+			k := probeKeysA()
+			return k.AppendRelayedProbe(nil, transaction(9), 3, 1)
+		}},
 		{name: "probe-answer", again: againProbe, trusted: trustsProbe(probeKeysA()), build: func() []byte {
 			k := probeKeysB()
 			return k.AppendAnswer(nil, transaction(9), endpointA)

@@ -169,7 +169,7 @@ func (m message) key() string {
 		return m.name
 	case strings.HasPrefix(m.name, "probe-answer"):
 		return "probe to A"
-	case m.name == "probe":
+	case strings.HasPrefix(m.name, "probe"):
 		return "probe to B"
 	case m.name == "register":
 		return "server"
@@ -260,7 +260,10 @@ func againProbe(b []byte) ([]byte, error) {
 		keys = probeKeysB()
 		return keys.AppendAnswer(nil, p.ID, p.Mapped), nil
 	}
-	return keys.AppendProbe(nil, p.ID, p.Sequence), nil
+	if p.Revision > 0 {
+		return keys.AppendRelayedProbe(nil, p.ID, p.Sequence, p.Revision), nil
+	}
+	return keys.AppendWideProbe(nil, p.ID, p.Sequence, len(b)), nil
 }
 
 func trustsProbe(k wire.ProbeKeys) func([]byte) bool {

@@ -43,16 +43,47 @@ type Probe struct {
 	Answer   bool
 	Session  [8]byte
 	Sequence uint64         // of a probe; answers have none
+	Revision uint32         // of a probe over the relay: counts the sender's moves
 	Mapped   netip.AddrPort // of an answer: where the probe came from
 	message  *stun.Message
 }
 
+// ProbeSize is the length of a probe without PADDING.
+const ProbeSize = 80
+
+// attrHeader is the length of a STUN attribute's type and length.
+const attrHeader = 4
+
 // AppendProbe builds a probe: a Binding request of SESSION, SEQUENCE and
-// MESSAGE-INTEGRITY-SHA256, 80 bytes.
+// MESSAGE-INTEGRITY-SHA256.
 func (k *ProbeKeys) AppendProbe(b []byte, id TransactionID, sequence uint64) []byte {
 	m := newMessage(stun.BindingRequest, id)
 	m.Add(AttrSession, k.Session[:])
 	m.Add(AttrSequence, binary.BigEndian.AppendUint64(nil, sequence))
+	_ = k.Ours.AddTo(m)
+	return append(b, m.Raw...)
+}
+
+// AppendWideProbe builds a probe of size bytes, as far as PADDING can make it so
+// long: one that arrives proves that data of that size does.
+func (k *ProbeKeys) AppendWideProbe(b []byte, id TransactionID, sequence uint64, size int) []byte {
+	m := newMessage(stun.BindingRequest, id)
+	m.Add(AttrSession, k.Session[:])
+	m.Add(AttrSequence, binary.BigEndian.AppendUint64(nil, sequence))
+	if n := min(size, MaxPadded) - ProbeSize - attrHeader; n > 0 {
+		m.Add(AttrPadding, make([]byte, n&^3))
+	}
+	_ = k.Ours.AddTo(m)
+	return append(b, m.Raw...)
+}
+
+// AppendRelayedProbe builds a probe that goes over the relay. It tells how often the
+// sender's network has changed: where that is news, it can be reached elsewhere now.
+func (k *ProbeKeys) AppendRelayedProbe(b []byte, id TransactionID, sequence uint64, revision uint32) []byte {
+	m := newMessage(stun.BindingRequest, id)
+	m.Add(AttrSession, k.Session[:])
+	m.Add(AttrSequence, binary.BigEndian.AppendUint64(nil, sequence))
+	m.Add(AttrRevision, binary.BigEndian.AppendUint32(nil, revision))
 	_ = k.Ours.AddTo(m)
 	return append(b, m.Raw...)
 }
@@ -81,6 +112,9 @@ func ParseProbe(b []byte) (Probe, error) {
 			return Probe{}, ErrMalformed
 		}
 		p.Sequence = binary.BigEndian.Uint64(v)
+		if v, err := m.Get(AttrRevision); err == nil && len(v) == 4 {
+			p.Revision = binary.BigEndian.Uint32(v)
+		}
 	case stun.BindingSuccess:
 		if p.Mapped, p.Answer = mapped(m); !p.Answer {
 			return Probe{}, ErrMalformed

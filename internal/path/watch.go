@@ -1,0 +1,275 @@
+package path
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"bodkin/internal/wire"
+	"bodkin/punch"
+)
+
+const (
+	// silence is how long a hole that we send into may be silent before it is
+	// asked whether it lives, checkEvery how often it is asked in any case
+	// while data flows: data proves no route, probes do.
+	silence    = 250 * time.Millisecond
+	checkEvery = 2 * time.Second
+	checkPause = 500 * time.Millisecond
+	// quietTime after the last data was sent a direct route is asked once more: a
+	// side that only receives would not know that nothing comes any more.
+	quietTime = time.Second
+	// relayEvery is how often the relay is measured while data takes a direct
+	// route, relaySoon how often while it matters: beside a route that is lossy or
+	// given up on, and in use.
+	relayEvery = 30 * time.Second
+	relaySoon  = 500 * time.Millisecond
+	// lossy is the loss at which a direct route is compared with the relay.
+	lossy = 0.08
+	// sampleLife is how long measurements of the relay count.
+	sampleLife = 10 * time.Second
+	// A route that large packets do not pass is tried again after narrowFirst, then
+	// with pauses that double.
+	narrowFirst = 5 * time.Second
+	narrowLast  = 5 * time.Minute
+	// wideSize is the size of the probes that try it: no packet of ours is larger.
+	wideSize = 1232
+	// wideFrom is from which size on packets are such that a narrow route might
+	// swallow.
+	wideFrom = 400
+)
+
+// watch is what looking after a peer's routes has come to.
+type watch struct {
+	checked time.Time // when the route in use was last asked
+	quiet   time.Time // when to ask, since nothing was sent any more
+	narrow  map[Key]*narrow
+	relay   measure
+	moves   uint32 // the latest that the peer said of itself
+}
+
+// narrow is a route that large packets do not pass.
+type narrow struct {
+	again time.Time
+	pause time.Duration
+}
+
+// measure is the round trip over a relay route.
+type measure struct {
+	asked   time.Time
+	pending int // measurements that nothing has answered
+	loss    float64
+	rtt     time.Duration
+	samples []time.Time // the latest ones
+}
+
+// active looks after the routes while data is being sent.
+func (p *Peer) active(in Input) {
+	i := slices.IndexFunc(p.routes, func(r Route) bool { return r.Key == in.By })
+	if i < 0 {
+		return
+	}
+	p.watch.quiet = p.now.Add(quietTime)
+	r, since := p.routes[i], p.now.Sub(p.watch.checked)
+	silent := p.now.Sub(in.Heard) > max(silence, 3*r.RTT)
+	if silent && since > checkPause {
+		p.emit(Action{Op: Doubt})
+	}
+	p.measureRelay(r)
+	if since <= checkPause || !silent && since <= checkEvery && in.Size < wideFrom {
+		return
+	}
+	p.watch.checked = p.now
+	// A direct route that was left for the relay is asked, too: it may be better
+	// again.
+	for _, o := range p.routes {
+		if o.Direct() && (o.Key == r.Key || !r.Direct()) && !o.Narrow {
+			p.check(o.Key, in.Size, silent)
+		}
+	}
+}
+
+// check asks a direct route whether it lives, and if data has the size for that,
+// whether large packets pass. It is urgent if there is reason for doubt.
+func (p *Peer) check(k Key, size int, urgent bool) {
+	if size = min(size, wideSize); size < wideFrom {
+		size = 0
+	}
+	for _, a := range p.attempts {
+		p.step(a, punch.Input{Op: punch.Check, Local: k.Local, From: k.To, Size: size, Urgent: urgent})
+	}
+}
+
+// narrowed leaves a route that only small packets pass, for as long as there is
+// another one.
+func (p *Peer) narrowed(k Key) {
+	i := slices.IndexFunc(p.routes, func(r Route) bool { return r.Key == k })
+	if i < 0 {
+		return
+	}
+	n := p.watch.narrow[k]
+	if n == nil {
+		n = &narrow{pause: narrowFirst}
+		if p.watch.narrow == nil {
+			p.watch.narrow = make(map[Key]*narrow)
+		}
+		p.watch.narrow[k] = n
+	}
+	n.again, n.pause = p.now.Add(n.pause), min(2*n.pause, narrowLast)
+	if p.routes[i].Narrow {
+		return
+	}
+	p.routes[i].Narrow = true
+	if !p.rank() {
+		p.publish()
+	}
+}
+
+// widened takes note that large packets pass a route.
+func (p *Peer) widened(k Key) {
+	i := slices.IndexFunc(p.routes, func(r Route) bool { return r.Key == k })
+	if i < 0 || !p.routes[i].Narrow {
+		return
+	}
+	p.routes[i].Narrow = false
+	p.watch.narrow[k].again = time.Time{}
+	if !p.rank() {
+		p.publish()
+	}
+}
+
+// look does what looking after the routes has to do by now, and says when the next
+// thing is.
+func (p *Peer) look(earliest func(time.Time)) {
+	due := func(t time.Time) bool { return !t.IsZero() && !p.now.Before(t) }
+	w := &p.watch
+	if due(w.quiet) {
+		w.quiet = time.Time{}
+		if len(p.routes) > 0 && p.routes[0].Direct() && p.now.Sub(w.checked) > checkPause {
+			w.checked = p.now
+			p.check(p.routes[0].Key, 0, false)
+		}
+	}
+	earliest(w.quiet)
+	for _, r := range slices.Clone(p.routes) {
+		n := w.narrow[r.Key]
+		if n == nil || !r.Narrow {
+			continue
+		}
+		if due(n.again) {
+			n.again = time.Time{}
+			p.check(r.Key, wideSize, false)
+		}
+		earliest(n.again)
+	}
+	for k := range w.narrow {
+		if !p.has(func(r Route) bool { return r.Key == k }) {
+			delete(w.narrow, k)
+		}
+	}
+}
+
+// relayLocal numbers a relay channel as a socket, for an engine, which knows no
+// channels; relayKey is the way back.
+const relayLocal = punch.Relayed
+
+func relayKey(l punch.Local, to netip.AddrPort) Key {
+	if l < relayLocal {
+		return Key{Local: l, To: to}
+	}
+	return Key{Local: l >> 16 &^ (relayLocal >> 16), To: to, Channel: wire.Channel(l)}
+}
+
+func engineLocal(k Key) punch.Local {
+	if k.Channel == 0 {
+		return k.Local
+	}
+	return relayLocal | k.Local<<16 | punch.Local(k.Channel)
+}
+
+// measureRelay sends a probe around over the relay, now and then, to know what it is
+// worth.
+func (p *Peer) measureRelay(inUse Route) {
+	m, every := &p.watch.relay, relayEvery
+	i := slices.IndexFunc(p.routes, func(r Route) bool { return !r.Direct() })
+	if i < 0 || len(p.attempts) == 0 {
+		return
+	}
+	switch direct := p.has(Route.Direct); {
+	case inUse.Direct() && inUse.Loss >= lossy, !inUse.Direct() && direct:
+		every = relaySoon
+	case !inUse.Direct():
+		every = checkEvery
+	}
+	if p.now.Sub(m.asked) < every {
+		return
+	}
+	if m.pending++; m.pending > 2 {
+		m.loss += (1 - m.loss) / 8
+	}
+	p.probeRelay(p.routes[i].Key)
+}
+
+func (p *Peer) probeRelay(k Key) {
+	p.watch.relay.asked = p.now
+	a := p.attempts[0]
+	for _, o := range p.attempts {
+		if o.engine.Live() {
+			a = o
+			break
+		}
+	}
+	p.step(a, punch.Input{Op: punch.Measure, Local: engineLocal(k), From: k.To, Revision: p.self.Moves})
+}
+
+// tellMoved tells the peer over the relay that we can be reached elsewhere: a side
+// that was dialled cannot ask to be introduced. It says so once for each attempt that
+// the two may still share, and not at all where there is none.
+func (p *Peer) tellMoved() {
+	i := slices.IndexFunc(p.routes, func(r Route) bool { return !r.Direct() })
+	if i < 0 {
+		return
+	}
+	k := p.routes[i].Key
+	for _, a := range slices.Clone(p.attempts) {
+		p.step(a, punch.Input{Op: punch.Measure, Local: engineLocal(k), From: k.To, Revision: p.self.Moves})
+	}
+}
+
+// noted takes what the peer says of its network over the relay: where that has
+// changed since the last introduction, another one is due.
+func (p *Peer) noted(revision uint32) {
+	if revision <= p.watch.moves {
+		return
+	}
+	p.watch.moves = revision
+	for _, r := range slices.Clone(p.routes) {
+		if r.Direct() {
+			p.check(r.Key, 0, true)
+		}
+	}
+	if p.wanted && p.takeQuick() {
+		p.askSoon(0)
+	}
+}
+
+// measured takes a round trip over the relay.
+func (p *Peer) measured(k Key, rtt time.Duration) {
+	i := slices.IndexFunc(p.routes, func(r Route) bool { return r.Key == k })
+	if i < 0 {
+		return
+	}
+	m := &p.watch.relay
+	m.pending = max(m.pending-1, 0)
+	m.loss -= m.loss / 8
+	if m.rtt == 0 {
+		m.rtt = rtt
+	}
+	m.rtt += (rtt - m.rtt) / 8
+	m.samples = slices.DeleteFunc(append(m.samples, p.now), func(t time.Time) bool { return p.now.Sub(t) > sampleLife })
+	r := &p.routes[i]
+	r.RTT, r.Loss, r.Samples = m.rtt, m.loss, len(m.samples)
+	if !p.rank() {
+		p.publish()
+	}
+}
