@@ -83,7 +83,7 @@ func wireshark(t *testing.T, capture string) []dissected {
 // private numbers; these are unassigned.
 var ours = func() map[string]bool {
 	out := map[string]bool{fmt.Sprintf("0x%04x", uint16(wire.AttrOtherPorts)): true}
-	for a := wire.AttrHandle; a <= wire.AttrSession; a++ {
+	for a := wire.AttrHandle; a <= wire.AttrMoves; a++ {
 		out[fmt.Sprintf("0x%04x", uint16(a))] = true
 	}
 	return out

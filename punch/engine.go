@@ -54,7 +54,7 @@ const (
 	Check
 	// Measure sends a probe that opens and keeps nothing, by a Local that is no
 	// socket but the driver's word for another way to From; Measured follows if it
-	// is answered. The probe carries the Revision. The other side answers what comes
+	// is answered. The probe carries Moves. The other side answers what comes
 	// to a Local from Relayed on.
 	Measure
 	// Stop ends the attempt to open more holes; confirmed routes stay.
@@ -79,8 +79,8 @@ const (
 	// not, though smaller ones do.
 	Wide
 	Narrow
-	// Measured says how long a Measure took, Noted that the peer sent one, with a
-	// Revision.
+	// Measured says how long a Measure took, Noted that the peer sent one, with
+	// its Moves.
 	Measured
 	Noted
 	// Done says that the attempt is over, with a Report.
@@ -99,8 +99,8 @@ type Input struct {
 	Data  []byte
 	Size  int
 	// Urgent says of a Check that there is reason for doubt.
-	Urgent   bool
-	Revision uint32
+	Urgent bool
+	Moves  uint32
 }
 
 // Action is something that the driver is asked to do, or told.
@@ -115,8 +115,8 @@ type Action struct {
 	Loss   float64 // share of the probes and answers that got lost, lately
 	Size   int
 	Report *Report
-	// Revision is what the peer said with Measure.
-	Revision uint32
+	// Moves is what the peer said with Measure.
+	Moves uint32
 }
 
 // Report sums an attempt up.

@@ -231,7 +231,7 @@ func (e *Engine) measure(in Input) {
 	e.sequence++
 	e.measures[e.measureN%len(e.measures)] = measured{id, l, to, e.now}
 	e.measureN++
-	e.emit(Action{Op: Send, Local: l, To: to, Data: e.keys.AppendRelayedProbe(nil, id, e.sequence, in.Revision)})
+	e.emit(Action{Op: Send, Local: l, To: to, Data: e.keys.AppendRelayedProbe(nil, id, e.sequence, in.Moves)})
 }
 
 // measuredBy takes the answer to a Measure.

@@ -231,7 +231,7 @@ func (e *Engine) packet(l Local, from netip.AddrPort, data []byte) {
 // endpoint gets.
 func (e *Engine) probed(l Local, from netip.AddrPort, in wire.Probe) {
 	if l >= Relayed {
-		e.emit(Action{Op: Noted, Local: l, To: from, Revision: in.Revision})
+		e.emit(Action{Op: Noted, Local: l, To: from, Moves: in.Moves})
 		e.emit(Action{Op: Send, Local: l, To: from, Data: e.keys.AppendAnswer(nil, in.ID, from)})
 		return
 	}

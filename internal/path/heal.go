@@ -66,7 +66,7 @@ func (p *Peer) step(a *attempt, in punch.Input) {
 		case punch.Measured:
 			p.measured(key, o.RTT)
 		case punch.Noted:
-			p.noted(o.Revision)
+			p.noted(o.Moves)
 		case punch.Bind:
 			p.emit(Action{Op: Bind, By: key})
 		case punch.Unbind:

@@ -219,7 +219,7 @@ func (p *Peer) probeRelay(k Key) {
 			break
 		}
 	}
-	p.step(a, punch.Input{Op: punch.Measure, Local: engineLocal(k), From: k.To, Revision: p.self.Moves})
+	p.step(a, punch.Input{Op: punch.Measure, Local: engineLocal(k), From: k.To, Moves: p.self.Moves})
 }
 
 // tellMoved tells the peer over the relay that we can be reached elsewhere: a side
@@ -232,17 +232,17 @@ func (p *Peer) tellMoved() {
 	}
 	k := p.routes[i].Key
 	for _, a := range slices.Clone(p.attempts) {
-		p.step(a, punch.Input{Op: punch.Measure, Local: engineLocal(k), From: k.To, Revision: p.self.Moves})
+		p.step(a, punch.Input{Op: punch.Measure, Local: engineLocal(k), From: k.To, Moves: p.self.Moves})
 	}
 }
 
 // noted takes what the peer says of its network over the relay: where that has
 // changed since the last introduction, another one is due.
-func (p *Peer) noted(revision uint32) {
-	if revision <= p.watch.moves {
+func (p *Peer) noted(moves uint32) {
+	if moves <= p.watch.moves {
 		return
 	}
-	p.watch.moves = revision
+	p.watch.moves = moves
 	for _, r := range slices.Clone(p.routes) {
 		if r.Direct() {
 			p.check(r.Key, 0, true)

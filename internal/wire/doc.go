@@ -44,6 +44,7 @@ const (
 	AttrSealed     stun.AttrType = 0xC0B2 // AEAD of attributes; last in its message
 	AttrBox        stun.AttrType = 0xC0B3 // attributes sealed to a key (peer.Key.Seal)
 	AttrSession    stun.AttrType = 0xC0B4 // 8 bytes: names the introduction that a probe belongs to
+	AttrMoves      stun.AttrType = 0xC0B5 // 4 bytes: counts the changes of the sender's network
 	AttrPadding    stun.AttrType = 0x0026 // RFC 5780 §7.6
 	AttrOtherPorts stun.AttrType = 0xC0CB // 2 bytes each: further ports of a server
 

@@ -260,8 +260,8 @@ func againProbe(b []byte) ([]byte, error) {
 		keys = probeKeysB()
 		return keys.AppendAnswer(nil, p.ID, p.Mapped), nil
 	}
-	if p.Revision > 0 {
-		return keys.AppendRelayedProbe(nil, p.ID, p.Sequence, p.Revision), nil
+	if p.Moves > 0 {
+		return keys.AppendRelayedProbe(nil, p.ID, p.Sequence, p.Moves), nil
 	}
 	return keys.AppendWideProbe(nil, p.ID, p.Sequence, len(b)), nil
 }

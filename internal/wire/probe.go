@@ -43,7 +43,7 @@ type Probe struct {
 	Answer   bool
 	Session  [8]byte
 	Sequence uint64         // of a probe; answers have none
-	Revision uint32         // of a probe over the relay: counts the sender's moves
+	Moves    uint32         // of a probe over the relay: counts the changes of its sender's network
 	Mapped   netip.AddrPort // of an answer: where the probe came from
 	message  *stun.Message
 }
@@ -79,11 +79,11 @@ func (k *ProbeKeys) AppendWideProbe(b []byte, id TransactionID, sequence uint64,
 
 // AppendRelayedProbe builds a probe that goes over the relay. It tells how often the
 // sender's network has changed: where that is news, it can be reached elsewhere now.
-func (k *ProbeKeys) AppendRelayedProbe(b []byte, id TransactionID, sequence uint64, revision uint32) []byte {
+func (k *ProbeKeys) AppendRelayedProbe(b []byte, id TransactionID, sequence uint64, moves uint32) []byte {
 	m := newMessage(stun.BindingRequest, id)
 	m.Add(AttrSession, k.Session[:])
 	m.Add(AttrSequence, binary.BigEndian.AppendUint64(nil, sequence))
-	m.Add(AttrRevision, binary.BigEndian.AppendUint32(nil, revision))
+	m.Add(AttrMoves, binary.BigEndian.AppendUint32(nil, moves))
 	_ = k.Ours.AddTo(m)
 	return append(b, m.Raw...)
 }
@@ -112,8 +112,8 @@ func ParseProbe(b []byte) (Probe, error) {
 			return Probe{}, ErrMalformed
 		}
 		p.Sequence = binary.BigEndian.Uint64(v)
-		if v, err := m.Get(AttrRevision); err == nil && len(v) == 4 {
-			p.Revision = binary.BigEndian.Uint32(v)
+		if v, err := m.Get(AttrMoves); err == nil && len(v) == 4 {
+			p.Moves = binary.BigEndian.Uint32(v)
 		}
 	case stun.BindingSuccess:
 		if p.Mapped, p.Answer = mapped(m); !p.Answer {

@@ -78,7 +78,7 @@ func TestProtocolDocumentHasEveryNumber(t *testing.T) {
 		"PADDING": wire.AttrPadding, "CHANGE-REQUEST": stun.AttrChangeRequest, "RESPONSE-PORT": stun.AttrResponsePort,
 		"RESPONSE-ORIGIN": stun.AttrResponseOrigin, "OTHER-ADDRESS": stun.AttrOtherAddress, "MAPPED-ADDRESS": stun.AttrMappedAddress,
 		"OTHER-PORTS": wire.AttrOtherPorts, "HANDLE": wire.AttrHandle, "SEQUENCE": wire.AttrSequence, "SEALED": wire.AttrSealed,
-		"BOX": wire.AttrBox, "SESSION": wire.AttrSession, "LIFETIME": stun.AttrLifetime, "PEER-ID": wire.AttrPeerID,
+		"BOX": wire.AttrBox, "SESSION": wire.AttrSession, "MOVES": wire.AttrMoves, "LIFETIME": stun.AttrLifetime, "PEER-ID": wire.AttrPeerID,
 		"INSTANCE": wire.AttrInstance, "COUNTER": wire.AttrCounter, "OBSERVED": wire.AttrObserved,
 		"DESCRIPTION": wire.AttrDescription, "FLAGS": wire.AttrFlags, "TAGS": wire.AttrTags, "CHANNEL": wire.AttrChannel,
 		"OFFER": wire.AttrOffer, "SESSION-NONCE": wire.AttrSessionNonce, "REVISION": wire.AttrRevision,
