@@ -96,7 +96,7 @@ func (e *Engine) main4() Local {
 func (t Tactic) fromSockets() []pass {
 	switch {
 	case t.Name == Predict && t.Quiet:
-		return []pass{{2, 20 * time.Millisecond}, {3, 500 * time.Millisecond}, {0, time.Second}, {0, 2 * time.Second}, {0, 0}}
+		return []pass{{2, 2 * time.Second}, {3, time.Second}, {0, time.Second}, {0, 2 * time.Second}, {0, 0}}
 	case t.Name == Predict:
 		return []pass{{0, 100 * time.Millisecond}, {0, 400 * time.Millisecond}, {0, time.Second}, {0, 2 * time.Second}, {0, 0}}
 	case t.Name == BlockBirthday && t.Quiet:
