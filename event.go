@@ -21,6 +21,8 @@ const (
 	EventDisplaced EventKind = "displaced"
 	// EventMapped: a router forwards from Endpoint to this node.
 	EventMapped EventKind = "mapped"
+	// EventNAT: more is known of the NAT that this node is behind; see Node.NAT.
+	EventNAT EventKind = "nat"
 	// EventIntroduced: the server told this node and Peer of each other.
 	EventIntroduced EventKind = "introduced"
 	// EventRouteConfirmed: Route is a way to Peer.

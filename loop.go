@@ -123,6 +123,7 @@ func (l *loop) do(a node.Action) {
 		n.emit(Event{Kind: EventServerLost})
 	case node.Measured:
 		n.known.measured(*a.Report)
+		n.emit(Event{Kind: EventNAT})
 	case node.Displaced:
 		n.known.displace()
 		n.sessions.EndListeners()

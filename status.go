@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"bodkin/internal/sock"
+	"bodkin/nat"
 	"bodkin/peer"
 	"bodkin/punch"
 )
@@ -21,6 +22,14 @@ func (n *Node) Displaced() bool {
 	n.known.mu.Lock()
 	defer n.known.mu.Unlock()
 	return n.known.displaced
+}
+
+// NAT is what is known by now of the NAT that this node is behind. It is measured
+// beside everything else, and anew when the network changes.
+func (n *Node) NAT() nat.Report {
+	n.known.mu.Lock()
+	defer n.known.mu.Unlock()
+	return n.known.nat
 }
 
 // Status is a snapshot of what the node knows.

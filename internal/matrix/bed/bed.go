@@ -116,7 +116,7 @@ func serverOn(ctx context.Context, host *netbed.Host) (*rendezvous.Server, error
 	cfg := rendezvous.ServerConfig{Key: key, Network: host}
 	for _, a := range []netip.Addr{host.Addr(), host.Addr6()} {
 		if a.IsValid() {
-			cfg.Listen = append(cfg.Listen, netip.AddrPortFrom(a, rendezvous.DefaultPort))
+			cfg.Listen = append(cfg.Listen, netip.AddrPortFrom(a, rendezvous.DefaultPort), netip.AddrPortFrom(a, rendezvous.OtherPort))
 		}
 	}
 	return rendezvous.NewServer(ctx, cfg)
@@ -156,6 +156,9 @@ func (r *run) punch(ctx context.Context, limit time.Duration) (matrix.Result, er
 			return matrix.Result{Why: r.name(n) + " is not registered: " + reason(err)}, nil
 		}
 	}
+	for _, n := range []*bodkin.Node{r.b, r.a} {
+		measured(registering, n)
+	}
 	ctx, cancel = context.WithTimeout(ctx, limit)
 	defer cancel()
 	// Subscribed before anything can happen.
@@ -171,6 +174,15 @@ func (r *run) punch(ctx context.Context, limit time.Duration) (matrix.Result, er
 	res := r.count.result()
 	res.RelayedBytes = r.server.Stats().RelayedBytes - relayed
 	return sum(res, begin, atA, atB, flowed, r.count), nil
+}
+
+// measured waits until a node knows its NAT.
+func measured(ctx context.Context, n *bodkin.Node) {
+	for range n.Events(ctx) {
+		if n.NAT().Complete {
+			return
+		}
+	}
 }
 
 func (r *run) name(n *bodkin.Node) string {
