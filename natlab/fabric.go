@@ -345,6 +345,16 @@ func (f *Fabric) Reboot(box string, another bool) error {
 	return s.box.reboot(f, another)
 }
 
+// Forward has a box pass what comes to a UDP or TCP port outside of it to an
+// endpoint inside, as [Translator.Forward] says.
+func (f *Fabric) Forward(box string, protocol uint8, port uint16, inside netip.AddrPort) error {
+	s := f.byName[box]
+	if s == nil || s.box == nil {
+		return fmt.Errorf("forward of %q: there is no such box", box)
+	}
+	return s.box.nat.Forward(protocol, port, inside)
+}
+
 // Block drops what the function says of packets that come to the core, until
 // unblock is called. The packet's data is the function's only until it returns.
 func (f *Fabric) Block(drop func(Packet) bool) (unblock func()) {

@@ -97,7 +97,9 @@ func (t *Translator) choose(protocol uint8, in endpoint, r portRange) (endpoint,
 	p := t.nat.Ports
 	take := func(port int) bool {
 		out.port = uint16(port)
-		return t.mapper.byOutside[outKey{protocol, out}] == nil
+		k := outKey{protocol, out}
+		_, forwarded := t.forwards.ports[k]
+		return !forwarded && t.mapper.byOutside[k] == nil
 	}
 	n := r.last - r.first + 1
 	step, at := 1, 0

@@ -85,6 +85,12 @@ func (s *Sim) SetLink(name string, link Link) error { return s.fabric.SetLink(na
 // that it never had.
 func (s *Sim) Reboot(box string, another bool) error { return s.fabric.Reboot(box, another) }
 
+// Forward has a box pass what comes to a UDP or TCP port outside of it to an
+// endpoint inside, as [Translator.Forward] says.
+func (s *Sim) Forward(box string, protocol uint8, port uint16, inside netip.AddrPort) error {
+	return s.fabric.Forward(box, protocol, port, inside)
+}
+
 // Block drops what the function says of packets that come to the core, until
 // unblock is called. The packet's data is the function's only until it returns.
 func (s *Sim) Block(drop func(Packet) bool) (unblock func()) { return s.fabric.Block(drop) }
@@ -101,6 +107,9 @@ type SimHost struct {
 
 // Name is the host's name.
 func (h *SimHost) Name() string { return h.stack.place.Name }
+
+// Behind is the box that the host is behind; "" is the core.
+func (h *SimHost) Behind() string { return h.stack.place.Behind }
 
 // Addr is the host's IPv4 address.
 func (h *SimHost) Addr() netip.Addr { return h.stack.place.Addr[0].Addr() }

@@ -34,6 +34,7 @@ type Translator struct {
 	tracker   tracker
 	held      []heldSYN
 	fragments fragments
+	forwards  forwards
 	busy      int64 // when the next of the other hosts' mappings is due
 }
 
@@ -54,6 +55,7 @@ func (t *Translator) reset(outside []netip.Addr) {
 	t.mapper.reset()
 	t.tracker.reset()
 	t.fragments.reset()
+	t.forwards.reset()
 }
 
 // Reboot loses all state, and gives the box other addresses outside if outside
@@ -86,9 +88,13 @@ func (t *Translator) Translate(now time.Time, from Side, ip []byte, out []Sent) 
 
 // whole translates a packet that is none of several fragments, or the first.
 func (t *Translator) whole(from Side, v view, out []Sent) ([]Sent, Verdict) {
-	switch {
-	case t.nat.Block.blocks(v, from):
+	if t.nat.Block.blocks(v, from) {
 		return out, Verdict{Drop, BlockedProtocol}
+	}
+	if out, ok := t.forward(from, v, out); ok {
+		return out, Verdict{Action: Translate}
+	}
+	switch {
 	case !t.nat.tracks() && from == Outside && t.isOwn(v.dst.addr):
 		return t.refuse(v, ForBox, out)
 	case !t.nat.tracks():

@@ -24,6 +24,9 @@ type Config struct {
 	Profiles *[2]nat.Profile
 	// Cold is to dial as soon as both are registered, before they know their NATs.
 	Cold bool
+	// Mapped, if not empty, is a or b: its router forwards a port to it, as if it had
+	// asked for that, and it told the server of it before the dial.
+	Mapped string
 	// Observe, if not nil, is shown every packet.
 	Observe natlab.Observer
 }
@@ -113,7 +116,22 @@ func newRun(cfg Config) (*run, error) {
 	if r.b, err = r.server.newNode("b", cfg.Topology.Seed, believed[1]); err != nil {
 		return nil, err
 	}
-	return r, nil
+	return r, r.mapPort()
+}
+
+// mappedPort is what a router forwards.
+const mappedPort = 7000
+
+// mapPort has a router forward a port, if it is to.
+func (r *run) mapPort() error {
+	x := map[string]*site{"a": r.a, "b": r.b}[r.cfg.Mapped]
+	if x == nil {
+		return nil
+	}
+	box := x.host.Behind()
+	outside, _ := r.sim.Place(box)
+	x.mapped = netip.AddrPortFrom(outside.Addr[0].Addr(), mappedPort)
+	return r.sim.Forward(box, natlab.ProtocolUDP, mappedPort, netip.AddrPortFrom(x.host.Addr(), x.socket.Port()))
 }
 
 // run is the state of one.

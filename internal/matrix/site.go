@@ -106,6 +106,7 @@ type site struct {
 	most   int                               // of them at one time
 	core   *node.Core
 	timer  *natlab.Timer
+	mapped netip.AddrPort // where a router forwards from
 
 	routes   []path.Route
 	overlay  netip.Addr
@@ -162,6 +163,9 @@ func (x *site) start() {
 	}
 	x.step(node.Input{Op: node.Network, Sockets: sockets, Links: x.links})
 	x.step(node.Input{Op: node.Resolved, Servers: x.server.at})
+	if x.mapped.IsValid() {
+		x.step(node.Input{Op: node.Mapped, Mapped: []netip.AddrPort{x.mapped}})
+	}
 }
 
 func local(a netip.AddrPort) punch.Local {
