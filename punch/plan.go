@@ -116,8 +116,11 @@ const (
 	diagonalLimit = 900
 	// shiftShots are the shots at each shift of a Diagonal.
 	shiftShots = 3
-	// sure is how far a window goes beyond what is expected, at the least.
-	sure = 6
+	// sureSweep and sureDiagonal are how far a window goes beyond what is expected, at
+	// the least: a page that somebody opens next door takes ports, too. The sweep takes
+	// none itself.
+	sureSweep    = 64
+	sureDiagonal = 6
 )
 
 // openerTTLs die one router out, which is the home's own. A carrier's NAT behind it
@@ -219,7 +222,7 @@ func meet(us foresight, p nat.Ports, other nat.Profile) Tactic {
 	case counted:
 		return Tactic{Name: Predict, Sockets: predictSockets, Quiet: quiet}
 	case boxed:
-		return Tactic{Name: BlockBirthday, Sockets: min(blockSockets, size(spread(p))/4), Quiet: quiet}
+		return Tactic{Name: BlockBirthday, Sockets: max(1, min(blockSockets, size(spread(p))/4)), Quiet: quiet}
 	default:
 	}
 	return Tactic{Name: Birthday, Sockets: birthdaySockets, Quiet: quiet}

@@ -28,6 +28,10 @@ func sequence(o Order, p nat.Ports) Aim {
 	// What others take is a Poisson process; how old the number is, and how many
 	// they take, is known only roughly.
 	spread := perSecond*sayEvery.Seconds()/2 + 3*math.Sqrt(perSecond*(age+sayEvery.Seconds()))
+	sure := sureSweep
+	if o == Diagonal {
+		sure = sureDiagonal
+	}
 	return Aim{Order: o, Last: p.Last, Delta: p.Delta, Ahead: int(taken), Width: sure + int(math.Ceil(spread))}
 }
 

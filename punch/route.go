@@ -19,6 +19,8 @@ const (
 	// strayTries are the probes for a pair that the peer's probe showed us
 	// after the attempt: its NAT moved it, or it is gone again.
 	strayTries = 12
+	// maxStrays bounds these pairs.
+	maxStrays = 4
 	// minCheck is the least time that an answer gets, minRepeat the least pause
 	// between probes of a route that somebody waits for: a radio may be silent for
 	// as long as nine of them take.

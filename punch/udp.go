@@ -119,7 +119,7 @@ func (e *Engine) pair(l Local, remote netip.AddrPort) *pair {
 
 // run sends what is due and returns when the next thing is.
 func (e *Engine) run() (next time.Time) {
-	if e.probing() && (!e.now.Before(e.started.Add(attemptTime)) || e.report.Sent-e.shots >= attemptProbes) {
+	if e.probing() && (!e.now.Before(e.started.Add(attemptTime)) || e.spent()) {
 		e.finish(FoundNone)
 	}
 	kept := e.pairs[:0]
@@ -153,6 +153,9 @@ func (e *Engine) run() (next time.Time) {
 	return next
 }
 
+// spent reports whether the probes of an attempt are used up, shots aside.
+func (e *Engine) spent() bool { return e.report.Sent-e.shots >= attemptProbes }
+
 // due does what a pair has to do by now, and reports whether it lives on.
 func (e *Engine) due(p *pair) bool {
 	if p.nextAt.IsZero() || e.now.Before(p.nextAt) {
@@ -171,6 +174,9 @@ func (e *Engine) due(p *pair) bool {
 	if p.limit <= 0 {
 		p.nextAt = time.Time{} // it still answers, and may yet be heard
 		return true
+	}
+	if e.probing() && e.spent() {
+		return true // the attempt is over
 	}
 	if !e.probePace.take(e.now) {
 		p.nextAt = e.probePace.free()
@@ -238,6 +244,9 @@ func (e *Engine) probed(l Local, from netip.AddrPort, in wire.Probe) {
 	e.report.Heard++
 	p := e.pair(l, from)
 	if p == nil {
+		if e.stopped && e.trying() >= maxStrays {
+			return
+		}
 		limit := unobservedLimit - 1
 		if sharesAddress(e.cfg.Other.Observed, []netip.AddrPort{from}) {
 			limit = noLimit
@@ -256,6 +265,16 @@ func (e *Engine) probed(l Local, from netip.AddrPort, in wire.Probe) {
 	}
 	p.limit++
 	p.tries, p.nextAt, p.openers = 0, e.now, nil
+}
+
+// trying counts the pairs that are no routes yet.
+func (e *Engine) trying() (n int) {
+	for _, p := range e.pairs {
+		if p.state == trying {
+			n++
+		}
+	}
+	return n
 }
 
 // answered takes our own nonce back. The answer must come from where the

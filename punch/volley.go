@@ -283,6 +283,8 @@ func (e *Engine) Adopt(l Local) bool {
 	if !slices.ContainsFunc(e.pairs, func(p *pair) bool { return p.local == l }) {
 		return false
 	}
-	e.extra = append(e.extra, l)
+	if !e.Owns(l) {
+		e.extra = append(e.extra, l)
+	}
 	return true
 }
