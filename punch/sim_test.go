@@ -27,7 +27,7 @@ type world struct {
 	// tamper, if set, may change or drop (nil) what b receives.
 	tamper func(data []byte) []byte
 	opened map[[2]netip.AddrPort]bool
-	sent   int
+	serial int // of events
 }
 
 type side struct {
@@ -37,14 +37,31 @@ type side struct {
 	public  netip.AddrPort
 	six     netip.AddrPort // on socket 2, if valid
 	next    time.Time
-	// symmetric: each destination sees another port (APDM, sequential).
+	// symmetric: each destination sees another port (APDM), one after the other or
+	// what draw says.
 	symmetric bool
-	mappings  map[netip.AddrPort]netip.AddrPort
+	draw      func() uint16
+	mappings  map[flow]netip.AddrPort
+	inside    map[netip.AddrPort]Local // whose mapping an endpoint is
 	// open: whoever sends to a mapping comes in (EIF).
 	open    bool
 	actions []Action
-	direct  time.Time // when the first route was confirmed
-	packets []Action  // every Send
+	direct  time.Time   // when the first route was confirmed
+	packets []Action    // every Send
+	sent    []time.Time // when each was
+	// extra are the sockets that the engine asked for, and that are open.
+	extra  map[Local]bool
+	most   int // of them at a time
+	closed int // Unbinds
+	noBind bool
+	serial Local
+	memory *Memory
+}
+
+// flow is what a symmetric NAT has a port for; elsewhere the destination is zero.
+type flow struct {
+	local Local
+	to    netip.AddrPort
 }
 
 type event struct {
@@ -84,10 +101,17 @@ func newWorld(tb testing.TB, seed uint64) *world {
 		t: tb, now: time.Unix(1000, 0), delay: 50 * time.Millisecond,
 		rng: rand.New(rand.NewPCG(seed, 1)), opened: map[[2]netip.AddrPort]bool{},
 	}
-	w.a = &side{name: "a", private: ap("192.168.1.2:5000"), public: ap("203.0.113.1:5000"), mappings: map[netip.AddrPort]netip.AddrPort{}}
-	w.b = &side{name: "b", private: ap("192.168.2.2:6000"), public: ap("198.51.100.1:6000"), mappings: map[netip.AddrPort]netip.AddrPort{}}
+	w.a = newSide("a", "192.168.1.2:5000", "203.0.113.1:5000")
+	w.b = newSide("b", "192.168.2.2:6000", "198.51.100.1:6000")
 	w.engines(nat.Profile{}, nat.Profile{})
 	return w
+}
+
+func newSide(name, private, public string) *side {
+	return &side{
+		name: name, private: ap(private), public: ap(public), extra: map[Local]bool{},
+		mappings: map[flow]netip.AddrPort{}, inside: map[netip.AddrPort]Local{},
+	}
 }
 
 func (w *world) engines(pa, pb nat.Profile) {
@@ -102,8 +126,13 @@ func (w *world) engines(pa, pb nat.Profile) {
 		w.t.Fatal(err)
 	}
 	nonce := [32]byte{7}
-	w.a.engine = NewEngine(Config{Self: sa, Other: sb, Secret: secretA, Nonce: nonce, Rand: seeded{w.rng}})
-	w.b.engine = NewEngine(Config{Self: sb, Other: sa, Secret: secretB, Nonce: nonce, Rand: seeded{w.rng}})
+	w.a.engine = NewEngine(Config{Self: sa, Other: sb, Secret: secretA, Nonce: nonce, NewLocal: w.a.newLocal, Memory: w.a.memory, Rand: seeded{w.rng}})
+	w.b.engine = NewEngine(Config{Self: sb, Other: sa, Secret: secretB, Nonce: nonce, NewLocal: w.b.newLocal, Memory: w.b.memory, Rand: seeded{w.rng}})
+}
+
+func (s *side) newLocal() Local {
+	s.serial++
+	return 100 + s.serial
 }
 
 func (s *side) describe(k peer.Key, p nat.Profile) Side {
@@ -115,17 +144,28 @@ func (s *side) describe(k peer.Key, p nat.Profile) Side {
 }
 
 // source is what the world sees a packet of s to an endpoint come from.
-func (s *side) source(to netip.AddrPort) netip.AddrPort {
+func (s *side) source(l Local, to netip.AddrPort) netip.AddrPort {
+	f := flow{local: l}
 	switch {
 	case to.Addr().Is6():
 		return s.six
-	case !s.symmetric:
+	case s.symmetric:
+		f.to = to
+	case l == 1:
 		return s.public
 	}
-	if _, ok := s.mappings[to]; !ok {
-		s.mappings[to] = netip.AddrPortFrom(s.public.Addr(), s.public.Port()+1+uint16(len(s.mappings)))
+	m, ok := s.mappings[f]
+	if !ok {
+		for port := s.public.Port() + 1 + uint16(len(s.mappings)); !ok; ok = s.inside[m] == 0 {
+			if s.draw != nil {
+				port = s.draw()
+			}
+			m = netip.AddrPortFrom(s.public.Addr(), port)
+			port++
+		}
+		s.mappings[f], s.inside[m] = m, l
 	}
-	return s.mappings[to]
+	return m
 }
 
 // socket is which of the side's sockets an endpoint leads to; 0: none.
@@ -136,16 +176,15 @@ func (s *side) socket(at netip.AddrPort) Local {
 	case at == s.public && !s.symmetric:
 		return 1
 	}
-	for _, m := range s.mappings {
-		if m == at {
-			return 1
-		}
+	if l := s.inside[at]; l < 100 || s.extra[l] {
+		return l
 	}
 	return 0
 }
 
 func (w *world) after(d time.Duration, do func()) {
-	heap.Push(&w.events, event{w.now.Add(d), do, len(w.events) + w.sent})
+	w.serial++
+	heap.Push(&w.events, event{w.now.Add(d), do, w.serial})
 }
 
 // start opens the socket of a side and starts its engine after d.
@@ -163,10 +202,20 @@ func (w *world) step(s *side, in Input) {
 	var out []Action
 	out, s.next = s.engine.Step(w.now, in, nil)
 	for _, a := range out {
-		if a.Op == Send {
-			s.packets = append(s.packets, a)
+		switch a.Op {
+		case Send:
+			if a.Local >= 100 && !s.extra[a.Local] {
+				w.t.Errorf("%s sent from the socket %d, which is not open", s.name, a.Local)
+			}
+			s.packets, s.sent = append(s.packets, a), append(s.sent, w.now)
 			w.send(s, a)
 			continue
+		case Bind:
+			w.bind(s, a.Local)
+		case Unbind:
+			delete(s.extra, a.Local)
+			s.closed++
+		default:
 		}
 		if a.Op == Confirmed && s.direct.IsZero() {
 			s.direct = w.now
@@ -175,12 +224,26 @@ func (w *world) step(s *side, in Input) {
 	}
 	if !s.next.IsZero() {
 		at := s.next
-		heap.Push(&w.events, event{at, func() {
+		w.after(at.Sub(w.now), func() {
 			if s.next.Equal(at) {
 				w.step(s, Input{Op: Tick})
 			}
-		}, w.sent})
+		})
 	}
+}
+
+// bind opens a socket, unless it was closed by the time that it is there.
+func (w *world) bind(s *side, l Local) {
+	if s.noBind {
+		return
+	}
+	s.extra[l] = true
+	s.most = max(s.most, len(s.extra))
+	w.after(0, func() {
+		if s.extra[l] {
+			w.step(s, Input{Op: Open, Local: l, From: netip.AddrPortFrom(netip.IPv4Unspecified(), 20000+uint16(l))})
+		}
+	})
 }
 
 // send carries a packet through both NATs: ours opens, the other's filters.
@@ -189,8 +252,7 @@ func (w *world) send(s *side, a Action) {
 	if s == w.b {
 		other = w.a
 	}
-	w.sent++
-	from := s.source(a.To)
+	from := s.source(a.Local, a.To)
 	w.opened[[2]netip.AddrPort{from, a.To}] = true
 	if a.TTL != 0 && a.TTL < 5 || w.no4 && a.To.Addr().Is4() || w.rng.Float64() < w.loss {
 		return
@@ -238,4 +300,22 @@ func (s *side) did(op Op) int {
 		}
 	}
 	return n
+}
+
+// busiest is how many packets left within any second, answers aside: those are as many
+// as the peer's probes.
+func (s *side) busiest() (most int) {
+	var probes []time.Time
+	first := 0
+	for i, p := range s.packets {
+		if p.Data[0] != 0 {
+			continue
+		}
+		probes = append(probes, s.sent[i])
+		for s.sent[i].Sub(probes[first]) >= time.Second {
+			first++
+		}
+		most = max(most, len(probes)-first)
+	}
+	return most
 }

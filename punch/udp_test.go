@@ -86,7 +86,7 @@ func TestTriggeredCheckFindsThePeerReflexiveEndpoint(t *testing.T) {
 	if !w.direct() {
 		t.Fatal("no hole")
 	}
-	if k := w.b.route(w.a.mappings[w.b.public]); k != PeerReflexive {
+	if k := w.b.route(w.a.mappings[flow{1, w.b.public}]); k != PeerReflexive {
 		t.Errorf("b's route to a is %v", k)
 	}
 	if k := w.a.route(w.b.public); k != ServerReflexive {
