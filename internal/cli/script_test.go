@@ -1,9 +1,14 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -17,6 +22,7 @@ import (
 	"time"
 
 	"bodkin/peer"
+	"bodkin/portmap/portmaptest"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -51,6 +57,8 @@ const patience = time.Minute
 //	listen NAME ARG...        starts bodkin listen with the key NAME.key, waits
 //	                          until it can be reached, and keeps its ID in NAME
 //	sockets N                 compares the number of control sockets
+//	router [SAYS]             starts a router that maps ports, and keeps its address
+//	                          in ROUTER; it says that it is SAYS outside
 //
 // A script that ends has to leave neither a process nor a socket.
 func TestScripts(t *testing.T) {
@@ -69,6 +77,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"start": cmdStart, "await": cmdAwait, "feed": cmdFeed, "signal": cmdSignal, "ended": cmdEnded,
 			"unread": cmdUnread, "code": cmdCode, "serve": cmdServe, "listen": cmdListen, "sockets": cmdSockets,
+			"router": cmdRouter,
 		},
 	})
 }
@@ -99,6 +108,63 @@ func sshd() string {
 
 func runs(name string, args ...string) bool {
 	return exec.Command(name, args...).Run() == nil //nolint:noctx // it ends at once
+}
+
+// cmdRouter starts a router on loopback. Only Linux has all of 127.0.0.0/8 there.
+func cmdRouter(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) > 1 {
+		ts.Fatalf("usage: router [SAYS]")
+	}
+	o := portmaptest.Options{Host: netip.MustParseAddr("127.0.0.1"), External: netip.MustParseAddr("127.0.0.1")}
+	if len(args) == 1 {
+		o.External = netip.MustParseAddr(args[0])
+	}
+	for tries := 0; ; tries++ {
+		o.Inside = netip.AddrFrom4([4]byte{127, 77, byte(rand.N(256)), byte(1 + rand.N(254))})
+		err := startRouter(ts, o)
+		if err == nil {
+			break
+		}
+		if tries == 10 {
+			ts.Fatalf("router: %v", err)
+		}
+	}
+	ts.Setenv("ROUTER", o.Inside.String())
+}
+
+func startRouter(ts *testscript.TestScript, o portmaptest.Options) (err error) {
+	var l net.ListenConfig
+	var open []io.Closer
+	defer func() {
+		for _, c := range open {
+			if err != nil {
+				_ = c.Close()
+			} else {
+				ts.Defer(func() { _ = c.Close() })
+			}
+		}
+	}()
+	at := func(port uint16) string { return netip.AddrPortFrom(o.Inside, port).String() }
+	ask, err := l.ListenPacket(context.Background(), "udp4", at(5351))
+	if err != nil {
+		return err
+	}
+	open = append(open, ask)
+	search, err := l.ListenPacket(context.Background(), "udp4", at(1900))
+	if err != nil {
+		return err
+	}
+	open = append(open, search)
+	web, err := l.Listen(context.Background(), "tcp4", at(49152))
+	if err != nil {
+		return err
+	}
+	open = append(open, web)
+	r := portmaptest.NewRouter(o)
+	go func() { _ = r.Serve(ask) }()
+	go func() { _ = r.ServeSearch(search) }()
+	go func() { _ = http.Serve(web, r) }() //nolint:gosec // a test
+	return nil
 }
 
 type scriptKey struct{}

@@ -21,7 +21,15 @@ func (r *Router) Network() portmap.Network { return r.net }
 // Serve answers what comes in by a socket, until that is closed: for a router on
 // loopback or in a lab.
 func (r *Router) Serve(c net.PacketConn) error {
-	b := make([]byte, pcp.MaxSize+1)
+	return serve(c, func(from netip.AddrPort, b []byte) ([]byte, time.Duration) { return r.Answer(time.Now(), from, b) })
+}
+
+// ServeSearch does the same for UPnP's searches, which come to port 1900. Router is
+// the http.Handler of the rest, at port 49152.
+func (r *Router) ServeSearch(c net.PacketConn) error { return serve(c, r.AnswerSearch) }
+
+func serve(c net.PacketConn, respond func(from netip.AddrPort, b []byte) ([]byte, time.Duration)) error {
+	b := make([]byte, 2048)
 	for {
 		n, from, err := c.ReadFrom(b)
 		if errors.Is(err, net.ErrClosed) {
@@ -34,7 +42,7 @@ func (r *Router) Serve(c net.PacketConn) error {
 		if !ok {
 			return fmt.Errorf("portmaptest: a packet from %v, which is not UDP", from)
 		}
-		if answer, later := r.Answer(time.Now(), unmapped(u), b[:n]); answer != nil {
+		if answer, later := respond(unmapped(u), b[:n]); answer != nil {
 			time.AfterFunc(later, func() { _, _ = c.WriteTo(answer, from) })
 		}
 	}
