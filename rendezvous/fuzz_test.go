@@ -46,11 +46,7 @@ func FuzzRegistry(f *testing.F) {
 	f.Add([]byte{})
 	f.Add(wire.BindingRequest{ID: wire.TransactionID{1}}.Append(nil))
 	f.Add(wire.BindingRequest{ID: wire.TransactionID{1}, Fingerprint: true}.Append(nil))
-	unknown := &stun.Message{Type: stun.BindingRequest}
-	unknown.WriteHeader()
-	unknown.Add(0x0003, make([]byte, 4))
-	unknown.Add(0x7FFF, make([]byte, 40))
-	f.Add(unknown.Raw)
+	bindingSeeds(f)
 	now, node := w.now, w.nodes[0].public[1]
 	var mu sync.Mutex // a fuzzer runs its seeds in parallel
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -72,6 +68,67 @@ func FuzzRegistry(f *testing.F) {
 				t.Fatalf("%x is relayed as %x", data, out[0].Data)
 			}
 			return
+		}
+		if state(r) != before {
+			t.Fatalf("changed the state:\n%s\n\n%s", before, state(r))
+		}
+	})
+}
+
+// bindingSeeds adds plain Binding requests of all kinds, old ones among them.
+func bindingSeeds(f *testing.F) {
+	f.Helper()
+	for _, q := range []wire.BindingRequest{
+		{}, {Fingerprint: true}, {ChangeIP: true}, {ChangePort: true, OtherPorts: true}, {ResponsePort: 7}, {Padding: 1600}, {ResponsePort: 7, Padding: 1},
+	} {
+		f.Add(q.Append(nil))
+	}
+	unknown := &stun.Message{Type: stun.BindingRequest}
+	unknown.WriteHeader()
+	unknown.Add(0x0002, []byte{0, 1, 0, 9, 192, 0, 2, 66}) // RESPONSE-ADDRESS
+	unknown.Add(stun.AttrChangeRequest, []byte{0, 0, 0, 6})
+	unknown.Add(0x7FFF, make([]byte, 40))
+	f.Add(unknown.Raw)
+	classic := slices.Clone(unknown.Raw)
+	classic[4] = 0
+	f.Add(classic)
+	f.Add(append([]byte{0, 1, 0, 8}, append([]byte("0123456789abcdef"), 0, 3, 0, 4, 0, 0, 0, 6)...))
+}
+
+// FuzzBinding gives a server of two addresses arbitrary bytes at each of its
+// sockets: there is one answer at the most, to the source's address, and it is the
+// answer to that request.
+func FuzzBinding(f *testing.F) {
+	bindingSeeds(f)
+	sockets := slices.Concat(four, aps("[2001:db8::1]:1", "[2001:db8::1]:2", "[2001:db8::2]:1", "[2001:db8::2]:2"))
+	r := NewRegistry(serverKey, Limits{Bindings: -1}, nil, sockets...)
+	var mu sync.Mutex
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if len(data) > 0 && data[0]&0xF0 == 0x40 {
+			return // ChannelData
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		before := state(r)
+		for i, at := range sockets {
+			from := ap("203.0.113.9:99")
+			if at.Addr().Is6() {
+				from = ap("[2001:db8::9]:99")
+			}
+			unprovedSizes(t, r, time.Unix(1e9, 0), from, data)
+			out, _ := r.Step(time.Unix(1e9, 0), i, from, slices.Clone(data), nil)
+			if len(out) == 0 {
+				continue
+			}
+			o := out[0]
+			if len(out) > 1 || o.Local/4 != i/4 || len(o.Data) < 20 || string(o.Data[4:20]) != string(data[4:20]) {
+				t.Fatalf("%x at %v: %d answers, the first from %d: %x", data, at, len(out), o.Local, o.Data)
+			}
+			if m, err := wire.Decode(o.Data); err == nil && m.Type.Method == stun.MethodBinding {
+				if _, err := wire.ParseBindingAnswer(m); err != nil {
+					t.Fatalf("%x is answered with %x: %v", data, o.Data, err)
+				}
+			}
 		}
 		if state(r) != before {
 			t.Fatalf("changed the state:\n%s\n\n%s", before, state(r))
