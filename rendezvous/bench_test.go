@@ -135,3 +135,15 @@ func TestRelayDoesNotAllocate(t *testing.T) {
 		t.Errorf("%v allocations for a relayed packet", n)
 	}
 }
+
+// A plain Binding, without what its packets cost.
+func BenchmarkBinding(b *testing.B) {
+	r := NewRegistry(serverKey, Limits{Bindings: -1}, nil)
+	request := wire.BindingRequest{ID: wire.TransactionID{1}}.Append(nil)
+	now := time.Unix(1_800_000_000, 0)
+	var out []Outgoing
+	b.ReportAllocs()
+	for b.Loop() {
+		out, _ = r.Step(now, 0, source(1), request, out[:0])
+	}
+}

@@ -13,6 +13,20 @@ import (
 // request's.
 const maxPadding = 1500
 
+// answersAtOnce is how much memory for answers is made at a time.
+const answersAtOnce = 16 << 10
+
+// plain handles a Binding request: of RFC 8489, or of RFC 3489.
+func (r *Registry) plain(local int, from netip.AddrPort, b []byte) {
+	if q, ok := wire.ParseClassic(b); ok {
+		r.classic(local, from, q)
+	} else if wire.DecodeTo(&r.request, b) == nil {
+		r.binding(local, from, &r.request)
+	} else {
+		r.stats.Malformed++
+	}
+}
+
 // binding answers a plain Binding request, for anyone (RFC 8489 §6.3.1), with what
 // RFC 5780 §6.1 adds. This is the one answer to an unproved source that may be
 // longer than its request: by the 12 or 24 bytes of an address, by four addresses
@@ -45,10 +59,14 @@ func (r *Registry) binding(local int, from netip.AddrPort, m *stun.Message) {
 		if q.ResponsePort != 0 {
 			from = netip.AddrPortFrom(from.Addr(), q.ResponsePort)
 		}
-		r.send(via, from, a.Append(nil))
-		return
+		local = via
 	}
-	r.send(local, from, a.Append(nil))
+	if cap(r.answers)-len(r.answers) < wire.MaxPadded {
+		r.answers = make([]byte, 0, answersAtOnce)
+	}
+	n := len(r.answers)
+	r.answers = a.Append(r.answers)
+	r.send(local, from, r.answers[n:len(r.answers):len(r.answers)])
 }
 
 // unproved takes an answer from the limit of those who have proved nothing.

@@ -92,7 +92,9 @@ type Registry struct {
 	rand   io.Reader
 	nonces nonces
 
-	origins []origin // the sockets, by number
+	origins []origin     // the sockets, by number
+	request stun.Message // the latest Binding request, for its memory
+	answers []byte       // room for the next ones
 
 	byHandle map[wire.Handle]*registration
 	index
@@ -167,8 +169,8 @@ func (r *Registry) Step(now time.Time, local int, from netip.AddrPort, b []byte,
 	from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
 	if len(b) > 0 && b[0]&0xF0 == 0x40 {
 		r.relay(local, from, b)
-	} else if q, ok := wire.ParseClassic(b); ok {
-		r.classic(local, from, q)
+	} else if wire.IsBindingRequest(b) {
+		r.plain(local, from, b)
 	} else if m, err := wire.Decode(b); err != nil {
 		r.stats.Malformed++
 	} else {
@@ -219,8 +221,6 @@ func (r *Registry) send(local int, to netip.AddrPort, b []byte) {
 // message handles one STUN message.
 func (r *Registry) message(local int, from netip.AddrPort, m *stun.Message) {
 	switch m.Type {
-	case stun.BindingRequest:
-		r.binding(local, from, m)
 	case stun.NewType(wire.Register, stun.ClassRequest):
 		r.register(local, from, m)
 	case stun.NewType(stun.MethodBinding, stun.ClassIndication):

@@ -195,32 +195,44 @@ func (s *Server) plan(next time.Time) {
 type burst struct {
 	out    []Outgoing
 	joined []byte
+	batch  sock.Batch // of packets from one socket
+	local  int        // which
 }
 
-// write sends a burst. Packets of one size to one endpoint that follow each other,
-// as relayed ones do, go to the kernel in one call.
+// write sends a burst in few calls to the kernel. Packets of one size to one endpoint
+// that follow each other, as relayed ones do, are joined; others are batched.
 func (s *Server) write(b *burst) {
 	for left := b.out; len(left) > 0; {
 		first, n := left[0], 1
 		for n < len(left) && joins(first, left[n-1], left[n]) {
 			n++
 		}
-		data := first.Data
-		if n > 1 {
+		if n > 1 || first.Local != b.local {
+			s.flush(b)
+		}
+		if b.local = first.Local; n == 1 {
+			b.batch.Add(first.To, first.Data)
+		} else {
 			b.joined = b.joined[:0]
 			for _, o := range left[:n] {
 				b.joined = append(b.joined, o.Data...)
 			}
-			data = b.joined
-		}
-		err := s.sockets[first.Local].SendSegments(first.To, data, len(first.Data))
-		if err != nil && !errors.Is(err, net.ErrClosed) {
-			s.cfg.Logger.Debug("packets not sent", "to", first.To, "count", n, "error", err)
+			s.sent(s.sockets[first.Local].SendSegments(first.To, b.joined, len(first.Data)))
 		}
 		left = left[n:]
 	}
+	s.flush(b)
 	clear(b.out) // what it points to may be long
 	b.out = b.out[:0]
+}
+
+// flush sends what is batched.
+func (s *Server) flush(b *burst) { s.sent(s.sockets[b.local].SendBatch(&b.batch)) }
+
+func (s *Server) sent(err error) {
+	if err != nil && !errors.Is(err, net.ErrClosed) {
+		s.cfg.Logger.Debug("packets not sent", "error", err)
+	}
 }
 
 // joins reports whether next can follow before, the latest in a run that began with

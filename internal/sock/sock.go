@@ -2,6 +2,7 @@
 // from them. It knows nothing of what the packets mean.
 //
 //	sock.go    open, send, close
+//	batch.go   many packets at a time
 //	read.go    readers, and what the kernel joined taken apart
 //	system.go  the network of the machine that we run on
 //	sock_…     what only some systems can do
@@ -17,6 +18,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/net/ipv4"
 )
 
 // Network makes a node's sockets and knows its addresses: the system's by
@@ -65,8 +68,9 @@ const (
 // Socket is one UDP socket of one address family.
 type Socket struct {
 	conn  net.PacketConn
-	udp   *net.UDPConn // nil for a simulated socket
-	out   writer       // udp, to send from
+	udp   *net.UDPConn     // nil for a simulated socket
+	out   writer           // udp, to send from
+	batch *ipv4.PacketConn // udp, for many packets in one call; IPv6 too
 	local netip.AddrPort
 	gro   bool
 	gso   bool

@@ -27,7 +27,7 @@ type ClassicRequest struct {
 // A RESPONSE-ADDRESS, with which anybody could send answers to anybody, counts as
 // not understood.
 func ParseClassic(b []byte) (ClassicRequest, bool) {
-	if len(b) < 20 || len(b) > MaxMessage || binary.BigEndian.Uint16(b) != stun.BindingRequest.Value() ||
+	if len(b) < 20 || len(b) > MaxMessage || !IsBindingRequest(b) ||
 		binary.BigEndian.Uint32(b[4:]) == magicCookie || int(binary.BigEndian.Uint16(b[2:])) != len(b)-20 {
 		return ClassicRequest{}, false
 	}

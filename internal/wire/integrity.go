@@ -57,16 +57,30 @@ func (k *Integrity) sum(raw []byte) (mac [sha256.Size]byte) {
 // Decode reads a STUN message from one packet: header, cookie and attributes
 // well-formed, nothing behind it. The message keeps no reference to b.
 func Decode(b []byte) (*stun.Message, error) {
+	m := new(stun.Message)
+	if err := DecodeTo(m, b); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// DecodeTo is Decode into the memory of a message that nobody needs any more.
+func DecodeTo(m *stun.Message, b []byte) error {
 	// pion/stun reads a type past its two zero bits (RFC 8489 §5), and so would
 	// take one message for another.
 	if Classify(b, false) != ClassSTUN || len(b) > maxSize(b) || int(binary.BigEndian.Uint16(b[2:])) != len(b)-20 {
-		return nil, ErrMalformed
+		return ErrMalformed
 	}
-	m := &stun.Message{Raw: append([]byte(nil), b...)}
-	if err := m.Decode(); err != nil {
-		return nil, ErrMalformed
+	m.Raw = append(m.Raw[:0], b...)
+	if m.Decode() != nil {
+		return ErrMalformed
 	}
-	return m, nil
+	return nil
+}
+
+// IsBindingRequest reports whether a packet begins like a Binding request.
+func IsBindingRequest(b []byte) bool {
+	return len(b) >= 2 && binary.BigEndian.Uint16(b) == stun.BindingRequest.Value()
 }
 
 // maxSize is how long a message that begins like b may be.
