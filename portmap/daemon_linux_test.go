@@ -42,6 +42,8 @@ type daemonOptions struct {
 	Quiet bool
 	// Inner puts another NAT between the host and the daemon's router.
 	Inner bool
+	// Far adds a second home, with host "far", and random ports on both routers.
+	Far bool
 }
 
 // home is host "a" behind box "home", which runs the daemon, and host "world".
@@ -74,6 +76,14 @@ func startHome(t *testing.T, o daemonOptions) *home {
 	if o.Inner {
 		topology.Boxes = append(topology.Boxes, natlab.Box{Name: "inner", Behind: "home"})
 		topology.Hosts[0].Behind = "inner"
+	}
+	if o.Far {
+		topology.Boxes[0].Preset, topology.Boxes[0].Link.Delay = natlab.SymmetricRandom, 20*time.Millisecond
+		topology.Boxes = append(topology.Boxes, natlab.Box{
+			Name: "other", Preset: natlab.SymmetricRandom, Link: natlab.Link{Delay: 30 * time.Millisecond},
+		})
+		topology.Hosts[2].Link.Delay = 10 * time.Millisecond
+		topology.Hosts = append(topology.Hosts, natlab.Host{Name: "far", Behind: "other"})
 	}
 	lab, err := netbed.Kernel.Start(t.Context(), topology)
 	if err != nil {
