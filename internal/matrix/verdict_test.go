@@ -105,7 +105,7 @@ func (r *run) lose(host string) {
 	}
 }
 
-// believes is what a node behind a preset would measure.
+// believes is what a node behind a preset should measure.
 func believes(p natlab.Preset) (out nat.Profile) {
 	out = nat.Profile{Mapping: nat.None, Filtering: nat.None, KeepsEarly: nat.No, Hairpin: nat.No}
 	for _, b := range p.Boxes() {
@@ -139,17 +139,14 @@ func blocked(p natlab.Preset) bool {
 // verdict is what the dialler says of a pair of presets.
 func verdict(t *testing.T, a, b natlab.Preset, w fault) (*run, why.Verdict) {
 	t.Helper()
-	return verdictOf(t, Config{
-		Topology: natlab.TwoHomes(natlab.Options{PresetA: a, PresetB: b, Seed: 1}),
-		Profiles: &[2]nat.Profile{believes(a), believes(b)},
-	}, w)
+	return verdictOf(t, natlab.TwoHomes(natlab.Options{PresetA: a, PresetB: b, Seed: 1}), w)
 }
 
 // verdictOf runs until the dialler knows how it went, and lets it judge by what it
 // knows.
-func verdictOf(t *testing.T, cfg Config, w fault) (*run, why.Verdict) {
+func verdictOf(t *testing.T, topology natlab.Topology, w fault) (*run, why.Verdict) {
 	t.Helper()
-	r, err := newRun(cfg)
+	r, err := newRun(Config{Topology: topology})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,8 +155,7 @@ func verdictOf(t *testing.T, cfg Config, w fault) (*run, why.Verdict) {
 		if change == nil {
 			continue
 		}
-		c := r.server.config([]string{"a", "b"}[i], cfg.Topology.Seed)
-		c.Profile = &cfg.Profiles[i]
+		c := r.server.config([]string{"a", "b"}[i], topology.Seed)
 		change(&c)
 		[]*site{r.a, r.b}[i].core = node.New(c)
 		told = told || i == 0 && !c.Direct
@@ -175,6 +171,9 @@ func verdictOf(t *testing.T, cfg Config, w fault) (*run, why.Verdict) {
 	r.sim.Run(registerLimit, func() bool {
 		return (r.a.registered || r.a.err != nil) && (w.away || r.b.registered || r.b.err != nil)
 	})
+	known := func(x *site) bool { return !x.registered || x.measured.Complete }
+	r.sim.Run(measureLimit, func() bool { return known(r.a) && known(r.b) })
+	r.sim.Run(settle, func() bool { return false })
 	r.begin = r.sim.Now()
 	r.b.received = func() {
 		if r.result.Relayed == 0 {
@@ -277,8 +276,7 @@ func TestVerdictWithoutHairpin(t *testing.T) {
 	t.Parallel()
 	topology := natlab.TwoHomes(natlab.Options{PresetA: natlab.DoubleNAT, PresetB: natlab.DoubleNAT})
 	topology.Boxes[0].NAT.Hairpinning = natlab.NoHairpinning
-	profile := believes(natlab.PortRestricted)
-	r, v := verdictOf(t, Config{Topology: topology, Profiles: &[2]nat.Profile{profile, profile}}, fault{})
+	r, v := verdictOf(t, topology, fault{})
 	if v.Way != why.Relayed || !slices.Equal(v.Blame, blame(why.Both, why.Hairpin)) {
 		t.Errorf("%+v; %+v", v, r.facts())
 	}
@@ -291,9 +289,7 @@ func TestVerdictWithoutFamily(t *testing.T) {
 		x.links = slices.DeleteFunc(x.links, func(l netip.Prefix) bool { return l.Addr().Is4() != is4 })
 	}
 	for _, is4 := range []bool{true, false} {
-		profile := believes(natlab.PortRestricted)
-		c := Config{Topology: natlab.TwoHomes(natlab.Options{IPv6: true}), Profiles: &[2]nat.Profile{profile, profile}}
-		r, v := verdictOf(t, c, fault{before: func(r *run) {
+		r, v := verdictOf(t, natlab.TwoHomes(natlab.Options{IPv6: true}), fault{before: func(r *run) {
 			only(r.a, is4)
 			only(r.b, !is4)
 		}})
@@ -309,21 +305,15 @@ func TestHopelessPairsSpendNextToNothing(t *testing.T) {
 	t.Parallel()
 	random, counting := natlab.SymmetricRandom, natlab.SymmetricSequential
 	for _, p := range [][2]natlab.Preset{{random, random}, {random, counting}, {counting, random}, {random, natlab.SymmetricBusy}} {
-		profiles := [2]nat.Profile{believes(p[0]), believes(p[1])}
-		for i := range profiles {
-			if profiles[i].Ports.Allocation == nat.Sequential {
-				profiles[i].Ports.Delta, profiles[i].Ports.Last = 1, 20000
-			}
-		}
 		r, err := newRun(Config{
-			Topology: natlab.TwoHomes(natlab.Options{PresetA: p[0], PresetB: p[1]}), Profiles: &profiles, Limit: 10 * time.Minute,
+			Topology: natlab.TwoHomes(natlab.Options{PresetA: p[0], PresetB: p[1]}), Limit: 10 * time.Minute,
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
 		res := r.punch()
 		v := why.Explain(r.facts())
-		if res.Direct || res.SocketsA+res.SocketsB > 0 || !slices.Equal(v.Blame, blame(why.Both, why.Mapping)) {
+		if res.Direct || r.a.account.Report.Sockets+r.b.account.Report.Sockets > 0 || !slices.Equal(v.Blame, blame(why.Both, why.Mapping)) {
 			t.Errorf("%v: %+v; %+v", p, res, v)
 		}
 		if res.Gap > flowEvery {
