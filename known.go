@@ -120,7 +120,13 @@ func (k *known) routes(overlay netip.Addr, routes []path.Route) {
 }
 
 func (k *known) accounted(overlay netip.Addr, a *path.Account) {
-	k.change(func() { k.peer(overlay).account = a })
+	k.change(func() {
+		p := k.peer(overlay)
+		if p.account == nil || !p.account.Began.Equal(a.Began) {
+			p.err = nil // there was another introduction since
+		}
+		p.account = a
+	})
 }
 
 func (k *known) failed(overlay netip.Addr, err error) {

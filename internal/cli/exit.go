@@ -61,6 +61,12 @@ func (e *codeError) Error() string {
 // Unwrap is the error without its code.
 func (e *codeError) Unwrap() error { return e.err }
 
+// said reports whether what an error has to say has been printed already.
+func said(err error) bool {
+	var coded *codeError
+	return errors.As(err, &coded) && coded.err == nil
+}
+
 func codeOf(err error) int {
 	var coded *codeError
 	var server *bodkin.ServerError

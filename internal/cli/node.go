@@ -108,9 +108,11 @@ func (a *app) config() (bodkin.Config, error) {
 	return c, err
 }
 
-// start starts a node of our own, with its events logged until ctx ends, and
-// waits for its registration.
-func start(ctx context.Context, c bodkin.Config, log *eventLog) (*bodkin.Node, error) {
+// starter starts a node of our own.
+type starter func(ctx context.Context, c bodkin.Config, log *eventLog) (*bodkin.Node, error)
+
+// begin starts a node of our own, with its events logged until ctx ends.
+func begin(ctx context.Context, c bodkin.Config, log *eventLog) (*bodkin.Node, error) {
 	n, err := bodkin.Start(ctx, c)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, fmt.Errorf("%w; leave --port out, or choose another", err)
@@ -119,6 +121,15 @@ func start(ctx context.Context, c bodkin.Config, log *eventLog) (*bodkin.Node, e
 		return nil, err
 	}
 	log.follow(ctx, n)
+	return n, nil
+}
+
+// start begins a node, and waits for its registration.
+func start(ctx context.Context, c bodkin.Config, log *eventLog) (*bodkin.Node, error) {
+	n, err := begin(ctx, c, log)
+	if err != nil {
+		return nil, err
+	}
 	if err := registered(ctx, n); err != nil {
 		_ = n.Close()
 		return nil, err
@@ -134,7 +145,9 @@ func registered(ctx context.Context, n *bodkin.Node) error {
 }
 
 // open is the running node of our key on this machine, or a node of our own.
-func (a *app) open(ctx context.Context) (control.Node, error) {
+func (a *app) open(ctx context.Context) (control.Node, error) { return a.openBy(ctx, start) }
+
+func (a *app) openBy(ctx context.Context, start starter) (control.Node, error) {
 	if n := a.running(ctx); n != nil {
 		return n, nil
 	}
@@ -198,6 +211,11 @@ func (l *logged) Dial(ctx context.Context, id peer.ID, service string) (pipe.Con
 func (l *logged) Ping(ctx context.Context, id peer.ID) (bodkin.Pong, error) {
 	l.once.Do(func() { l.log.say(eventDialling, bodkin.Route{}) })
 	return l.n.Ping(ctx, id)
+}
+
+func (l *logged) Explain(ctx context.Context, id peer.ID) (bodkin.Explanation, error) {
+	l.once.Do(func() { l.log.say(eventDialling, bodkin.Route{}) })
+	return l.n.Explain(ctx, id)
 }
 
 func (l *logged) Shutdown(ctx context.Context) error {

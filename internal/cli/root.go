@@ -65,7 +65,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 	if err != nil && ctx.Err() != nil {
 		code = codeInterrupted
 	}
-	if err != nil && code != codeInterrupted && code != codeBrokenPipe {
+	if err != nil && code != codeInterrupted && code != codeBrokenPipe && !said(err) {
 		a.say("bodkin: %s", strings.TrimPrefix(err.Error(), "bodkin: "))
 	}
 	return code
@@ -94,7 +94,8 @@ func (a *app) root() *cobra.Command {
 	root.PersistentFlags().BoolVarP(&a.verbose, "verbose", "v", false, "log what happens to standard error")
 	root.AddCommand(
 		a.serveCommand(), a.idCommand(), a.listenCommand(), a.dialCommand(), a.pingCommand(),
-		a.statusCommand(), a.mapCommand(), a.labCommand(), a.versionCommand(), a.manCommand(), exitCodesTopic(),
+		a.whyCommand(), a.statusCommand(), a.mapCommand(), a.labCommand(), a.versionCommand(), a.manCommand(),
+		exitCodesTopic(),
 	)
 	for _, c := range root.Commands() {
 		hint(c)

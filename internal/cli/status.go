@@ -51,10 +51,8 @@ route, and for each peer both sides' NATs and what was tried to open a hole. Wit
 }
 
 func statusText(s bodkin.Status, now time.Time) string {
-	var b strings.Builder
-	line := func(name, format string, args ...any) {
-		_, _ = fmt.Fprintf(&b, "%-17s  "+format+"\n", append([]any{name}, args...)...)
-	}
+	var b lines
+	line := b.add
 	state := "registered"
 	if !s.Registered {
 		state = "not registered"
@@ -69,7 +67,7 @@ func statusText(s bodkin.Status, now time.Time) string {
 	line("services", "%s", list(s.Services))
 	line("running for", "%s", span(now.Sub(s.Since)))
 	for _, p := range s.Peers {
-		b.WriteByte('\n')
+		b.blank()
 		line("peer", "%s", p.ID)
 		for i, r := range p.Routes {
 			line("  route", "%s", routeText(r, i == 0))
@@ -84,7 +82,7 @@ func statusText(s bodkin.Status, now time.Time) string {
 			line("  punching", "%s", tacticsText(*p.Attempt))
 		}
 	}
-	return strings.TrimSuffix(b.String(), "\n")
+	return b.text()
 }
 
 // natText is a NAT in a line, of what was measured.

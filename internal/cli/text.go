@@ -7,6 +7,17 @@ import (
 	"time"
 )
 
+// lines are a text of lines with a name in front, for people.
+type lines struct{ b strings.Builder }
+
+func (l *lines) add(name, format string, args ...any) {
+	_, _ = fmt.Fprintf(&l.b, "%-17s  "+format+"\n", append([]any{name}, args...)...)
+}
+
+func (l *lines) blank() { l.b.WriteByte('\n') }
+
+func (l *lines) text() string { return strings.TrimSuffix(l.b.String(), "\n") }
+
 // count is a number of things: 1 answer, 2 answers.
 func count(n int, thing string) string {
 	if n == 1 {

@@ -108,6 +108,11 @@ func (c *client) Ping(ctx context.Context, id peer.ID) (p bodkin.Pong, err error
 	return p, err
 }
 
+func (c *client) Explain(ctx context.Context, id peer.ID) (e bodkin.Explanation, err error) {
+	err = c.get(ctx, http.MethodPost, "/explain/"+id.String(), &e)
+	return e, err
+}
+
 func (c *client) Dial(ctx context.Context, id peer.ID, service string) (pipe.Conn, error) {
 	u, resp, r, err := c.do(ctx, http.MethodPost, "/dial/"+id.String()+"?service="+url.QueryEscape(service))
 	if err != nil {

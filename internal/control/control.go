@@ -24,6 +24,7 @@ type Node interface {
 	Server() string
 	Dial(ctx context.Context, id peer.ID, service string) (pipe.Conn, error)
 	Ping(ctx context.Context, id peer.ID) (bodkin.Pong, error)
+	Explain(ctx context.Context, id peer.ID) (bodkin.Explanation, error)
 	Status(ctx context.Context) (bodkin.Status, error)
 	// Shutdown lets go of the node: one of our own ends, a running one runs on.
 	Shutdown(ctx context.Context) error
@@ -45,6 +46,10 @@ func (l local) Dial(ctx context.Context, id peer.ID, service string) (pipe.Conn,
 }
 
 func (l local) Ping(ctx context.Context, id peer.ID) (bodkin.Pong, error) { return l.n.Ping(ctx, id) }
+
+func (l local) Explain(ctx context.Context, id peer.ID) (bodkin.Explanation, error) {
+	return l.n.Explain(ctx, id)
+}
 
 func (l local) Status(context.Context) (bodkin.Status, error) { return l.n.Status(), nil }
 

@@ -48,6 +48,7 @@ func Serve(id peer.ID, n Node) (*Server, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", s.status)
 	mux.HandleFunc("POST /ping/{peer}", s.ping)
+	mux.HandleFunc("POST /explain/{peer}", s.explain)
 	mux.HandleFunc("POST /dial/{peer}", s.dial)
 	s.http = &http.Server{Handler: mux, BaseContext: func(net.Listener) context.Context { return s.ctx }}
 	go func() {
@@ -165,6 +166,20 @@ func (s *Server) ping(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer(w, pong)
+}
+
+func (s *Server) explain(w http.ResponseWriter, r *http.Request) {
+	id, err := peer.ParseID(r.PathValue("peer"))
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	e, err := s.node.Explain(r.Context(), id)
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	answer(w, e)
 }
 
 // dial connects the request's connection with the peer: after the response's

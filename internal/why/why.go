@@ -140,10 +140,10 @@ func notIntroduced(err error) Verdict {
 	switch {
 	case errors.Is(err, rendezvous.ErrNotReachable):
 		v.Blame = []Blame{{Theirs, Offline}, {Theirs, Policy}, {Theirs, UDP}}
-		v.Reason = "the server does not introduce us to this peer and does not say why: it is not registered there (not running, at another server, or in a network that lets no UDP out), or it does not allow this node"
+		v.Reason = "the server does not introduce us, and does not say why: the peer is not registered there, or does not allow this node"
 		v.Help = []string{
-			"on their side: `bodkin listen` running, with this server",
-			"on their side: this node's ID in --allow, if they use it",
+			"on their side: `bodkin listen` running with this server, in a network that lets UDP out",
+			"on their side: this node's ID in --allow, if that is used",
 		}
 	case errors.Is(err, rendezvous.ErrTooMany):
 		v.Blame, v.Certain = []Blame{{Server, Policy}}, true
