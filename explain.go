@@ -80,8 +80,11 @@ func (n *Node) Explain(ctx context.Context, id peer.ID) (Explanation, error) {
 	if f.Server == nil && f.Failed == nil && !f.Silent && !f.RelayOnly {
 		n.attempted(bounded, overlay)
 	}
-	if bounded.Err() != nil {
-		return Explanation{}, &DialError{id, context.Cause(bounded)}
+	switch {
+	case n.ctx.Err() != nil:
+		return Explanation{}, &DialError{id, ErrClosed}
+	case ctx.Err() != nil:
+		return Explanation{}, &DialError{id, context.Cause(ctx)}
 	}
 	return n.explain(id, overlay, f), nil
 }

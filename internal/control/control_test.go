@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -47,6 +48,22 @@ func TestPing(t *testing.T) {
 	defer cancel()
 	if _, err := c.Ping(ctx, newID(t)); !errors.Is(err, timeUp) {
 		t.Errorf("ended with %v", err)
+	}
+}
+
+func TestExplain(t *testing.T) {
+	want := bodkin.Explanation{
+		Version: 1, Peer: newID(t), Way: "relay", Blame: []bodkin.Blame{{Side: "both", Layer: "mapping"}}, Help: []string{"IPv6"},
+		Attempt: &bodkin.Attempt{Won: "plain", First: time.Second},
+	}
+	n := &fake{explain: func() (bodkin.Explanation, error) { return want, nil }}
+	_, c := run(t, n)
+	if got, err := c.Explain(t.Context(), newID(t)); !reflect.DeepEqual(got, want) || err != nil {
+		t.Errorf("%+v, %v", got, err)
+	}
+	n.explain = func() (bodkin.Explanation, error) { return want, bodkin.ErrClosed }
+	if _, err := c.Explain(t.Context(), newID(t)); err == nil || err.Error() != bodkin.ErrClosed.Error() {
+		t.Errorf("failed with %v", err)
 	}
 }
 

@@ -21,7 +21,11 @@ type fake struct {
 	status bodkin.Status
 	dial   func(id peer.ID, service string) (pipe.Conn, error)
 	ping   func(ctx context.Context) (bodkin.Pong, error)
+
+	explain func() (bodkin.Explanation, error)
 }
+
+func (f *fake) Explain(context.Context, peer.ID) (bodkin.Explanation, error) { return f.explain() }
 
 func (f *fake) Status(context.Context) (bodkin.Status, error) { return f.status, nil }
 
