@@ -125,7 +125,9 @@ func (n *Node) run() {
 // read reads a socket until it is closed.
 func (n *Node) read(local punch.Local, s *sock.Socket) {
 	n.wg.Go(func() {
-		err := s.Read(func(from netip.AddrPort, b []byte) { n.path.Deliver(local, from, b) })
+		err := s.ReadRuns(func(from netip.AddrPort, b []byte, segment int) bool {
+			return n.path.DeliverRun(local, from, b, segment)
+		})
 		if err != nil {
 			n.cfg.Logger.Error("socket failed", "socket", s.Local(), "error", err)
 		}

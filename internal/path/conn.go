@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	// queueLength is how many packets wait for QUIC to read them: some 1.3 MB,
-	// or 50 ms at 200 Mbit/s.
-	queueLength = 1024
+	// queueLength is how many packets wait for QUIC to read them: some 5 MB, or
+	// 200 ms at 200 Mbit/s.
+	queueLength = 4096
 	// maxPacket is the largest packet that is queued: QUIC reads no larger one.
 	maxPacket = 1500
 )
@@ -31,19 +31,11 @@ type Conn struct {
 
 	mu      sync.Mutex
 	arrived *sync.Cond // something to read, or a reason not to
-	queue   []packet   // a ring, made when the first packet comes
-	head, n int
+	queue   runs
 	timer   *time.Timer // of the read deadline
 	expired bool        // it is over
 	closed  bool
 }
-
-type packet struct {
-	data *[]byte
-	from *net.UDPAddr
-}
-
-var buffers = sync.Pool{New: func() any { b := make([]byte, 0, maxPacket); return &b }}
 
 func newConn(s *Socket, class punch.Transport, local netip.Addr) *Conn {
 	c := &Conn{
@@ -57,20 +49,15 @@ func newConn(s *Socket, class punch.Transport, local netip.Addr) *Conn {
 	return c
 }
 
-// push hands a packet to the reader, or drops it where the reader is behind.
-func (c *Conn) push(b []byte, from *net.UDPAddr) bool {
+// push hands packets of one size, but for the last, to the reader, or drops them
+// where it is behind. It copies them unless keep says that they may be kept.
+func (c *Conn) push(b []byte, segment int, from *net.UDPAddr, keep bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed || c.n == queueLength || len(b) > maxPacket {
+	if c.closed || segment > maxPacket || c.queue.packets+count(b, segment) > queueLength {
 		return false
 	}
-	if c.queue == nil {
-		c.queue = make([]packet, queueLength)
-	}
-	buf := buffers.Get().(*[]byte)
-	*buf = append((*buf)[:0], b...)
-	c.queue[(c.head+c.n)%queueLength] = packet{buf, from}
-	c.n++
+	c.queue.put(b, segment, from, keep)
 	c.arrived.Signal()
 	return true
 }
@@ -86,7 +73,7 @@ func (c *Conn) wait() error {
 			err = net.ErrClosed
 		case c.expired:
 			err = os.ErrDeadlineExceeded
-		case c.n > 0:
+		case c.queue.packets > 0:
 			return nil
 		}
 		if err != nil {
@@ -97,16 +84,6 @@ func (c *Conn) wait() error {
 	}
 }
 
-func (c *Conn) pop(b []byte) (int, *net.UDPAddr) {
-	p := c.queue[c.head]
-	c.queue[c.head] = packet{}
-	c.head = (c.head + 1) % queueLength
-	c.n--
-	n := copy(b, *p.data)
-	buffers.Put(p.data)
-	return n, p.from
-}
-
 // ReadBatch fills messages with the packets that are there, and waits for the
 // first one.
 func (c *Conn) ReadBatch(messages []ipv4.Message, _ int) (int, error) {
@@ -115,10 +92,10 @@ func (c *Conn) ReadBatch(messages []ipv4.Message, _ int) (int, error) {
 	}
 	defer c.mu.Unlock()
 	i := 0
-	for ; i < len(messages) && c.n > 0; i++ {
+	for ; i < len(messages) && c.queue.packets > 0; i++ {
 		m := &messages[i]
 		var from *net.UDPAddr
-		m.N, from = c.pop(m.Buffers[0])
+		m.N, from = c.queue.take(m.Buffers[0])
 		m.Addr, m.NN = from, 0
 	}
 	return i, nil
@@ -130,7 +107,7 @@ func (c *Conn) ReadMsgUDP(b, _ []byte) (n, oobn, flags int, addr *net.UDPAddr, e
 		return 0, 0, 0, nil, err
 	}
 	defer c.mu.Unlock()
-	n, addr = c.pop(b)
+	n, addr = c.queue.take(b)
 	return n, 0, 0, addr, nil
 }
 
@@ -181,10 +158,7 @@ func (c *Conn) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
-	for c.n > 0 {
-		c.pop(nil)
-	}
-	c.queue = nil
+	c.queue.clear()
 	c.stopTimer()
 	c.arrived.Broadcast()
 	return nil

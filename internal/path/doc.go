@@ -9,6 +9,7 @@
 //	watch.go   whether routes still do what they should, and what the relay is worth
 //	socket.go  the data plane: where packets come in and go out
 //	conn.go    the packet connections that QUIC reads and writes
+//	runs.go    packets that wait to be read
 //	table.go   what the control loop publishes for the data plane to read
 //
 // Control and data never meet: one loop steps the peers and publishes routes

@@ -99,6 +99,51 @@ func (s *Socket) dress(c *Conn) net.PacketConn {
 	return c
 }
 
+// keepFrom is how large a piece is kept instead of copied: a buffer has 64 kB.
+const keepFrom = 8 << 10
+
+// DeliverRun takes packets that came to a socket in one piece, all of segment bytes
+// but the last, as [sock.Socket.ReadRuns] hands them over. QUIC's packets by a direct
+// route, which is what comes in bulk, are looked at one by one and handled together.
+func (s *Socket) DeliverRun(local punch.Local, from netip.AddrPort, b []byte, segment int) (kept bool) {
+	if segment < len(b) && segment <= maxPacket && !(*s.servers.Load())[from] {
+		if l := (*s.sources.Load())[Key{Local: local, To: from}]; l != nil {
+			if to := s.reader(b, segment); to != nil {
+				return s.receive(l, to, b, segment, len(b) >= keepFrom)
+			}
+		}
+	}
+	for len(b) > 0 {
+		n := min(segment, len(b))
+		s.Deliver(local, from, b[:n])
+		b = b[n:]
+	}
+	return false
+}
+
+// reader is the connection that all these packets are for, nil if there is none.
+func (s *Socket) reader(b []byte, segment int) *Conn {
+	var all *Conn
+	for len(b) > 0 {
+		p := b[:min(segment, len(b))]
+		b = b[len(p):]
+		to := s.readerOf(p)
+		if wire.Classify(p, false) != wire.ClassOther || all != nil && to != all {
+			return nil
+		}
+		all = to
+	}
+	return all
+}
+
+// readerOf is the connection that a packet of QUIC's is for.
+func (s *Socket) readerOf(packet []byte) *Conn {
+	if s.cfg.Dialled(packet) {
+		return s.base
+	}
+	return s.accept
+}
+
 // Deliver takes a packet that came to a socket. The bytes are Deliver's only
 // until it returns.
 func (s *Socket) Deliver(local punch.Local, from netip.AddrPort, b []byte) {
@@ -127,20 +172,18 @@ func (s *Socket) Deliver(local punch.Local, from netip.AddrPort, b []byte) {
 			return
 		}
 	}
-	s.receive(l, b)
+	s.receive(l, s.readerOf(b), b, len(b), false)
 }
 
-// receive hands a packet of a known source to QUIC.
-func (s *Socket) receive(l *link, b []byte) {
+// receive hands packets of a known source to QUIC.
+func (s *Socket) receive(l *link, to *Conn, b []byte, segment int, keep bool) (kept bool) {
 	l.heard.Store(time.Now().UnixNano())
 	l.peer.received[l.class].Add(uint64(len(b)))
-	to := s.accept
-	if s.cfg.Dialled(b) {
-		to = s.base
+	if len(b) > 0 && to.push(b, segment, l.from, keep) {
+		return keep
 	}
-	if !to.push(b, l.from) {
-		s.Overrun.Add(1)
-	}
+	s.Overrun.Add(uint64(max(1, count(b, max(1, segment)))))
+	return false
 }
 
 // early is a relayed packet whose introduction is still on its way through the

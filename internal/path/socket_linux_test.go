@@ -159,3 +159,31 @@ func TestBurstsOverLoopback(t *testing.T) {
 		})
 	}
 }
+
+// What QUIC's bursts cost on their way to a socket of the system's, directly and
+// through the relay.
+func TestSendingDoesNotAllocate(t *testing.T) {
+	x, err := sock.Open(t.Context(), sock.System{}, "udp4", netip.MustParseAddrPort("127.0.0.1:0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = x.Close() })
+	s := newBench(t)
+	s.SetSocket(2, x)
+	direct := Key{Local: 2, To: x.Local()}
+	relayed := Key{Local: 2, To: x.Local(), Channel: wire.FirstAskedChannel}
+	s.publish(peerA, direct, relayed)
+	burst := make([]byte, 16*1228)
+	oob := segmentMessage(1228)
+	conn := bare(s.Dial())
+	for _, class := range []punch.Transport{punch.UDP, punch.Relay} {
+		to := &net.UDPAddr{IP: peerA.AsSlice(), Port: int(class)}
+		if n := testing.AllocsPerRun(500, func() {
+			if _, _, err := conn.WriteMsgUDP(burst, oob, to); err != nil {
+				t.Error(err)
+			}
+		}); n >= 1 {
+			t.Errorf("%v: %v allocations for a burst", class, n)
+		}
+	}
+}

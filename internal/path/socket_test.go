@@ -146,7 +146,7 @@ func got(tb testing.TB, c net.PacketConn) (out []string) {
 	conn := bare(c)
 	for {
 		conn.mu.Lock()
-		n := conn.n
+		n := conn.queue.packets
 		conn.mu.Unlock()
 		if n == 0 {
 			return out

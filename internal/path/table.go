@@ -45,7 +45,7 @@ var relayBuffers = sync.Pool{New: func() any { b := make([]byte, 0, 72<<10); ret
 
 func (r *outlet) send(b []byte, segment int) {
 	if r.key.Channel == 0 {
-		_ = r.socket.SendSegments(r.key.To, b, segment)
+		r.socket.Queue(r.key.To, b, segment)
 		return
 	}
 	buf := relayBuffers.Get().(*[]byte)
@@ -55,7 +55,7 @@ func (r *outlet) send(b []byte, segment int) {
 		out = wire.AppendChannelData(out, r.key.Channel, b[:n])
 		b = b[n:]
 	}
-	_ = r.socket.SendSegments(r.key.To, out, segment+wire.ChannelOverhead)
+	r.socket.Queue(r.key.To, out, segment+wire.ChannelOverhead)
 	*buf = out
 	relayBuffers.Put(buf)
 }
@@ -199,7 +199,7 @@ func (s *Socket) Hear(overlay netip.Addr, k Key) {
 	for _, w := range s.early {
 		switch {
 		case w.key == k && time.Since(w.at) < earlyLife:
-			s.receive(l, w.data)
+			s.receive(l, s.readerOf(w.data), w.data, len(w.data), false)
 		case w.key != k:
 			kept = append(kept, w)
 		}

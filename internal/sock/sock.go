@@ -3,6 +3,7 @@
 //
 //	sock.go    open, send, close
 //	batch.go   many packets at a time
+//	queue.go   one writer, who sends together what waits
 //	read.go    readers, and what the kernel joined taken apart
 //	system.go  the network of the machine that we run on
 //	sock_…     what only some systems can do
@@ -79,8 +80,17 @@ type Socket struct {
 	grow  atomic.Bool
 	// refused is when the way out last refused to segment, UnixNano.
 	refused atomic.Int64
+	// lastSegment is the latest control message that asked to segment.
+	lastSegment atomic.Pointer[segmentControl]
+	queue       queue
 	// Dropped counts packets that the system would not take.
 	Dropped atomic.Uint64
+}
+
+// segmentControl asks the system to cut what is sent into packets of size bytes.
+type segmentControl struct {
+	size int
+	oob  []byte
 }
 
 // writer is what a Socket needs of a *net.UDPConn to send.
@@ -137,8 +147,11 @@ func (s *Socket) Local() netip.AddrPort { return s.local }
 // Is4 reports whether the socket is of IPv4.
 func (s *Socket) Is4() bool { return s.local.Addr().Is4() }
 
-// Close ends Read.
-func (s *Socket) Close() error { return s.conn.Close() }
+// Close ends Read, after what was queued has left.
+func (s *Socket) Close() error {
+	s.closeQueue()
+	return s.conn.Close()
+}
 
 // SyscallConn is the system's handle of the socket, for QUIC to ask what it can
 // do; an error where there is none.
@@ -196,7 +209,7 @@ func (s *Socket) SendSegments(to netip.AddrPort, b []byte, segment int) error {
 // that it is one, the packets leave one by one.
 func (s *Socket) sendBurst(to netip.AddrPort, b []byte, segment int) error {
 	if len(b) > segment && s.segments() {
-		err := s.write(b, segmentMessage(segment), to)
+		err := s.write(b, s.segmentMessage(segment), to)
 		switch {
 		case refusesSegments(err):
 			s.refused.Store(time.Now().UnixNano())

@@ -4,45 +4,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"net"
-	"net/netip"
 	"unsafe"
 
-	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
 )
-
-const (
-	// canBatch: recvmmsg(2).
-	canBatch  = true
-	batchSize = 16
-)
-
-// readBatch reads up to batchSize packets, or runs of joined ones, in one call.
-func (s *Socket) readBatch(deliver func(netip.AddrPort, []byte)) func() error {
-	size := packetSize
-	if s.gro {
-		size = 1 << 16
-	}
-	messages := make([]ipv4.Message, batchSize)
-	for i := range messages {
-		messages[i].Buffers = [][]byte{make([]byte, size)}
-		messages[i].OOB = make([]byte, 64)
-	}
-	batch := ipv4.NewPacketConn(s.udp) // reads IPv6 sockets as well
-	return func() error {
-		n, err := batch.ReadBatch(messages, 0)
-		if err != nil {
-			return err
-		}
-		for i := range messages[:n] {
-			m := &messages[i]
-			if addr, ok := m.Addr.(*net.UDPAddr); ok {
-				split(unmap(addr.AddrPort()), m.Buffers[0][:m.N], segmentSize(m.OOB[:m.NN]), deliver)
-			}
-		}
-		return nil
-	}
-}
 
 // option does f with the descriptor of a socket and reports whether it worked.
 func option(c *net.UDPConn, f func(fd int) error) bool {
@@ -107,8 +72,15 @@ func controlMessage[T uint16 | int32](level, kind int32, v T) []byte {
 	return b
 }
 
-func segmentMessage(size int) []byte {
-	return controlMessage(unix.SOL_UDP, unix.UDP_SEGMENT, uint16(size))
+// segmentMessage asks the kernel to cut what is sent. One peer's packets have one
+// size for long: the last message is kept.
+func (s *Socket) segmentMessage(size int) []byte {
+	if m := s.lastSegment.Load(); m != nil && m.size == size {
+		return m.oob
+	}
+	m := &segmentControl{size, controlMessage(unix.SOL_UDP, unix.UDP_SEGMENT, uint16(size))}
+	s.lastSegment.Store(m)
+	return m.oob
 }
 
 // ttlMessage sets the TTL of one packet: setsockopt on a shared socket would set

@@ -2,14 +2,11 @@
 
 package sock
 
-import (
-	"net"
-	"net/netip"
-)
+import "net"
 
 const canBatch = false
 
-func (s *Socket) readBatch(deliver func(netip.AddrPort, []byte)) func() error {
+func (s *Socket) readBatch(deliver Deliver) func() error {
 	return s.readUDP(deliver)
 }
 
@@ -22,7 +19,7 @@ func enableGRO(*net.UDPConn) bool { return false }
 
 func canSegment(*net.UDPConn) bool { return false }
 
-func segmentMessage(int) []byte { return nil }
+func (s *Socket) segmentMessage(int) []byte { return nil }
 
 func refusesSegments(error) bool { return false }
 
