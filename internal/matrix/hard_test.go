@@ -85,7 +85,7 @@ func TestHardPairsOpen(t *testing.T) {
 // the most: 43% is the expectation.
 func TestBlocksOfTwoCarriers(t *testing.T) {
 	t.Parallel()
-	runs := 300
+	runs := 150
 	if testing.Short() {
 		runs = 50
 	}

@@ -210,3 +210,24 @@ func FuzzSegmentSize(f *testing.F) {
 		}
 	})
 }
+
+// A socket that has grown is as any other.
+func TestGrownSocketJoins(t *testing.T) {
+	t.Parallel()
+	a, b := open(t, System{}, "udp4"), openSmall(t, System{})
+	atB := reading(t, b)
+	b.Grow()
+	exchange(t, a, b, atB, 2)
+	var joins, ordinary int
+	for s, v := range map[*Socket]*int{a: &ordinary, b: &joins} {
+		if !option(s.udp, func(fd int) (err error) {
+			*v, err = unix.GetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO)
+			return err
+		}) {
+			t.Skip("this kernel has no UDP_GRO")
+		}
+	}
+	if joins != ordinary {
+		t.Errorf("UDP_GRO is %d, that of a socket that was never small %d", joins, ordinary)
+	}
+}
