@@ -94,8 +94,12 @@ func (a *app) serve(c *cobra.Command, f serveFlags) error {
 	}
 	urls := f.urls(s)
 	started := map[string]any{"id": s.ID(), "urls": urls, "listen": s.Addrs()}
-	if tcp, tls := s.StreamAddrs(); len(tcp)+len(tls) > 0 {
-		started["listen_tcp"], started["listen_tls"] = tcp, tls
+	tcp, tls := s.StreamAddrs()
+	if len(tcp) > 0 {
+		started["listen_tcp"] = tcp
+	}
+	if len(tls) > 0 {
+		started["listen_tls"] = tls
 	}
 	if err := a.print(started, "%s", strings.Join(urls, "\n")); err != nil {
 		return err

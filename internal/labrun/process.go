@@ -146,7 +146,8 @@ func (r *run) serve(ctx context.Context) (*process, error) {
 		return nil, err
 	}
 	defer func() { _ = out.Close() }()
-	p, err := r.program(ctx, host, "serve", nil, in, "serve", "--json", "--listen", host.Addr().String()+":3478")
+	at := host.Addr().String()
+	p, err := r.program(ctx, host, "serve", nil, in, "serve", "--json", "--listen", at+":3478", "--listen", at+":3479")
 	_ = in.Close()
 	if err != nil {
 		return nil, err
