@@ -43,6 +43,12 @@ type party struct {
 	channel Key // the relay channel that this side's asking opens
 	served  Key // the one that the other's asking opens here
 	silent  bool
+	// hard puts the side behind a NAT with random ports: nothing comes to its own
+	// socket from the other home, and every extra one has a port of its own.
+	hard  bool
+	extra map[punch.Local]bool
+	binds int // extra sockets that were asked for
+	most  int // of them at a time
 
 	next   time.Time
 	routes []Route
@@ -120,7 +126,7 @@ func (s *party) restart() {
 		Side:    punch.Side{ID: s.key.ID(), Observed: []netip.AddrPort{s.public}},
 		Sockets: []LocalSocket{{1, ap("0.0.0.0:5000")}},
 	}
-	s.routes, s.heard = nil, map[Key]bool{}
+	s.routes, s.heard, s.extra = nil, map[Key]bool{}, map[punch.Local]bool{}
 	s.meet(s.other)
 }
 
@@ -172,6 +178,13 @@ func (s *party) do(a Action) {
 				s.w.t.Errorf("route %v is published, and its source is not open", r)
 			}
 		}
+	case Bind:
+		s.bind(a.By.Local)
+	case Unbind:
+		if !s.extra[a.By.Local] {
+			s.w.t.Errorf("socket %d is closed, and was not open", a.By.Local)
+		}
+		delete(s.extra, a.By.Local)
 	case Event:
 		s.events = append(s.events, a.Event)
 	case Doubt:
@@ -186,17 +199,54 @@ func (s *party) send(a Action) {
 	if a.Data[0] == 0 {
 		s.probes = append(s.probes, s.w.now)
 	}
-	other := s.other
-	s.w.opened[[2]netip.AddrPort{s.public, a.By.To}] = true
-	if a.TTL != 0 && a.TTL < routerHop || s.w.blocked || a.By.To != other.public {
+	other, from := s.other, s.at(a.By.Local)
+	s.w.opened[[2]netip.AddrPort{from, a.By.To}] = true
+	if a.TTL != 0 && a.TTL < routerHop || s.w.blocked || a.By.To.Addr() != other.public.Addr() {
 		return
 	}
-	from := s.public
 	s.w.after(toEach, func() {
-		if other.public == a.By.To && !other.silent && s.w.opened[[2]netip.AddrPort{a.By.To, from}] {
-			other.step(Input{Op: Packet, By: Key{Local: 1, To: from}, Data: a.Data})
+		if l := other.local(a.By.To); l != 0 && !other.silent && s.w.opened[[2]netip.AddrPort{a.By.To, from}] {
+			other.step(Input{Op: Packet, By: Key{Local: l, To: from}, Data: a.Data})
 		}
 	})
+}
+
+// bind opens an extra socket.
+func (s *party) bind(l punch.Local) {
+	s.extra[l] = true
+	s.binds++
+	s.most = max(s.most, len(s.extra))
+	of := s.peer
+	s.w.after(0, func() {
+		if s.peer == of && s.extra[l] {
+			s.step(Input{Op: Bound, By: Key{Local: l, To: ap("0.0.0.0:9")}})
+		}
+	})
+}
+
+// at is where the other home sees a socket.
+func (s *party) at(l punch.Local) netip.AddrPort {
+	switch {
+	case l >= firstExtra:
+		const span = 65536 - 1024
+		return netip.AddrPortFrom(s.public.Addr(), uint16(1024+int(l)*40507%span))
+	case s.hard:
+		return netip.AddrPortFrom(s.public.Addr(), 1)
+	}
+	return s.public
+}
+
+// local is the socket that is seen at an endpoint; 0: none.
+func (s *party) local(at netip.AddrPort) punch.Local {
+	if at == s.public && !s.hard {
+		return 1
+	}
+	for l := range s.extra {
+		if s.at(l) == at {
+			return l
+		}
+	}
+	return 0
 }
 
 // ask is the server: it tells both at once.
