@@ -16,6 +16,7 @@ import (
 
 	"bodkin"
 	"bodkin/natlab"
+	"bodkin/peer"
 	"bodkin/rendezvous"
 )
 
@@ -28,6 +29,8 @@ type lane struct {
 	cfg    rendezvous.ServerConfig
 	a, b   *bodkin.Node
 	at     [2]*machine
+	url    string
+	keyB   peer.Key
 	events []bodkin.Event // of a
 	mu     sync.Mutex     // of events
 }
@@ -49,7 +52,7 @@ func newLane(t *testing.T) *lane {
 	t.Cleanup(l.Close)
 	x := &lane{T: t, net: l, names: &names{}, cfg: rendezvous.ServerConfig{Key: newKey(t)}}
 	x.serve("server")
-	url := rendezvous.URL{Host: serverName, Port: 3478, ID: x.cfg.Key.ID()}.String()
+	x.url, x.keyB = rendezvous.URL{Host: serverName, Port: 3478, ID: x.cfg.Key.ID()}.String(), newKey(t)
 	for i, hosts := range [][]string{{"a", "c"}, {"b", "d"}} {
 		m := &machine{names: x.names}
 		for _, h := range hosts {
@@ -57,8 +60,8 @@ func newLane(t *testing.T) *lane {
 		}
 		x.at[i] = m
 	}
-	x.a = startNode(t, bodkin.Config{Server: url, Network: x.at[0]})
-	x.b = startNode(t, bodkin.Config{Server: url, Network: x.at[1]})
+	x.a = startNode(t, bodkin.Config{Server: x.url, Network: x.at[0]})
+	x.b = startNode(t, bodkin.Config{Key: x.keyB, Server: x.url, Network: x.at[1]})
 	return x
 }
 
@@ -130,6 +133,10 @@ type machine struct {
 	at    int
 }
 
+// nowhere is no network at all: what is sent is lost, as with a process that was
+// killed.
+const nowhere = -1
+
 func (m *machine) move(to int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -152,7 +159,7 @@ func (m *machine) LookupNetIP(_ context.Context, _, host string) ([]netip.Addr, 
 	return []netip.Addr{m.names.at}, nil
 }
 
-func (m *machine) Prefixes() ([]netip.Prefix, error) { return m.hosts[m.where()].Prefixes() }
+func (m *machine) Prefixes() ([]netip.Prefix, error) { return m.hosts[max(m.where(), 0)].Prefixes() }
 
 func (m *machine) ListenPacket(ctx context.Context, network string, local netip.AddrPort) (net.PacketConn, error) {
 	c := &movingConn{on: m, arrived: make(chan arrival, 1024), closed: make(chan struct{})}
@@ -212,11 +219,15 @@ func (c *movingConn) ReadFrom(b []byte) (int, net.Addr, error) {
 }
 
 func (c *movingConn) WriteTo(b []byte, to net.Addr) (int, error) {
-	return c.conns[c.on.where()].WriteTo(b, to)
+	return c.WriteToTTL(b, to, 0)
 }
 
 func (c *movingConn) WriteToTTL(b []byte, to net.Addr, ttl uint8) (int, error) {
-	return c.conns[c.on.where()].(interface {
+	at := c.on.where()
+	if at == nowhere {
+		return len(b), nil
+	}
+	return c.conns[at].(interface {
 		WriteToTTL([]byte, net.Addr, uint8) (int, error)
 	}).WriteToTTL(b, to, ttl)
 }

@@ -190,6 +190,9 @@ func (n *Node) accept() {
 // server until ctx ends.
 func (n *Node) Dial(ctx context.Context, id peer.ID, service string) (*Conn, error) {
 	c, err := reach(ctx, n, id, func(ctx context.Context, at netip.AddrPort) (*session.Conn, error) {
+		if err := n.awake(ctx, id, at); err != nil {
+			return nil, err
+		}
 		return n.sessions.Dial(ctx, id, at, service)
 	})
 	if err != nil {
@@ -201,8 +204,27 @@ func (n *Node) Dial(ctx context.Context, id peer.ID, service string) (*Conn, err
 // DialPacket opens a flow of unreliable datagrams to a service of a peer.
 func (n *Node) DialPacket(ctx context.Context, id peer.ID, service string) (net.Conn, error) {
 	return reach(ctx, n, id, func(ctx context.Context, at netip.AddrPort) (net.Conn, error) {
+		if err := n.awake(ctx, id, at); err != nil {
+			return nil, err
+		}
 		return n.sessions.DialPacket(ctx, id, at, service)
 	})
+}
+
+// staleAfter is how long a session without a direct route, whose probes would tell,
+// may be silent and still be trusted.
+const staleAfter = 5 * time.Second
+
+// awake makes sure that a session which was silent for long still has a peer at its
+// other end, before something new is begun on it: the peer may be gone, and QUIC
+// would wait for ten minutes.
+func (n *Node) awake(ctx context.Context, id peer.ID, at netip.AddrPort) error {
+	if n.sessions.Count(at.Addr()) == 0 || n.known.route(at.Addr()).Direct() ||
+		time.Since(n.path.Heard(at.Addr())) < staleAfter {
+		return nil
+	}
+	_, err := n.sessions.Ping(ctx, id, at)
+	return err
 }
 
 // Ping asks a peer for an answer, over the route that data would take. Every

@@ -106,6 +106,17 @@ func (s *Socket) Again() {
 	}
 }
 
+// Heard is when data of a peer last came in, by whichever source; zero if never.
+func (s *Socket) Heard(overlay netip.Addr) (latest time.Time) {
+	e := (*s.peers.Load())[overlay]
+	for _, l := range *s.sources.Load() {
+		if at := l.heard.Load(); l.peer == e && at != 0 && time.Unix(0, at).After(latest) {
+			latest = time.Unix(0, at)
+		}
+	}
+	return latest
+}
+
 // Traffic is how many bytes went to and came from a peer, by route class.
 type Traffic struct{ Sent, Received [punch.UDP + 1]uint64 }
 
