@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"sync"
@@ -494,6 +495,8 @@ const (
 	introduced = 2160 * time.Millisecond
 	// pause is none but that of the flows' own pace and of what is still under way.
 	pause = 250 * time.Millisecond
+	// outage is as long as nothing passes at all.
+	outage = 80 * time.Second
 )
 
 var faults = []fault{
@@ -536,6 +539,37 @@ var faults = []fault{
 		x.server()
 		return func() { x.serve("server") }
 	}, pause, pause},
+	{"direct blocked while the server is gone", 20 * time.Second, func(x *lane) func() {
+		x.server()
+		return x.net.Block(natlab.Between(x.home("home-a"), x.home("home-b")))
+	}, outage, 15 * time.Second},
+	{"everything lost for a minute", time.Minute, link("home-a", func(l *natlab.Link) { l.Loss = 1 }), outage, 15 * time.Second},
+	{"half is lost between the homes", time.Minute, func(x *lane) func() {
+		between, rng := natlab.Between(x.home("home-a"), x.home("home-b")), rand.New(rand.NewPCG(1, 2))
+		return x.net.Block(func(p natlab.Packet) bool { return between(p) && rng.Float64() < 0.5 })
+	}, 15 * time.Second, 30 * time.Second},
+	{"ten packets a second pass between the homes", 30 * time.Second, func(x *lane) func() {
+		between, next := natlab.Between(x.home("home-a"), x.home("home-b")), time.Now()
+		return x.net.Block(func(p natlab.Packet) bool {
+			if !between(p) {
+				return false
+			}
+			if time.Now().Before(next) {
+				return true
+			}
+			next = time.Now().Add(100 * time.Millisecond)
+			return false
+		})
+	}, 5 * time.Second, 30 * time.Second},
+	{"direct blocked again and again", 0, func(x *lane) func() {
+		for range 20 {
+			unblock := x.net.Block(natlab.Between(x.home("home-a"), x.home("home-b")))
+			time.Sleep(5 * time.Second) // of fake time
+			unblock()
+			time.Sleep(5 * time.Second)
+		}
+		return nothing
+	}, 2 * time.Second, 35 * time.Second},
 	{"relay slow", 10 * time.Second, link("server", func(l *natlab.Link) { l.Delay, l.Rate = 300*time.Millisecond, 200_000 }), pause, pause},
 }
 

@@ -30,8 +30,10 @@ const (
 	// that follows would be.
 	followAfter = time.Second
 	// A route that is lost is looked for after a quarter of a second, with
-	// pauses that double up to a minute, for ten minutes: 17 probes.
+	// pauses that double up to two seconds, for a minute, in which it may be all
+	// that there could be; then up to a minute, for ten minutes: 44 probes.
 	seekFirst = 250 * time.Millisecond
+	seekSoon  = 2 * time.Second
 	seekLast  = time.Minute
 	seekTime  = 10 * time.Minute
 	// hintProbes of the peer within hintTime of each other say that it does not
@@ -118,7 +120,11 @@ func (e *Engine) seek(p *pair) bool {
 	}
 	e.probe(p, 0)
 	p.tries++
-	p.nextAt = e.now.Add(min(seekFirst<<p.tries, seekLast))
+	pause := min(seekFirst<<min(p.tries, 8), seekSoon)
+	if lost := e.now.Sub(p.since); lost >= time.Minute {
+		pause = min(lost/8, seekLast)
+	}
+	p.nextAt = e.now.Add(pause)
 	return true
 }
 

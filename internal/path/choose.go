@@ -26,15 +26,28 @@ func (r Route) cost() time.Duration {
 	return r.RTT + time.Duration(float64(r.RTT)*lossWeight*r.Loss)
 }
 
+// grade is what comes before all numbers: a route that is narrow, or has to prove
+// itself, is used only where there is none better.
+func (r Route) grade() int {
+	switch {
+	case r.Narrow:
+		return 2
+	case r.Proving:
+		return 1
+	default:
+		return 0
+	}
+}
+
 // better reports whether to leave the route in use for r. One that large packets do
-// not pass is the last resort. A direct route beats the relay unless it is much
+// not pass is the last resort, after one that came and went. A direct route beats the relay unless it is much
 // worse; of two direct ones the quicker wins, by a margin, and one on the same link
 // needs no margin; of two relays the newer, since the older may have gone with its
 // server.
 func better(r, inUse Route) bool {
 	switch {
-	case r.Narrow != inUse.Narrow:
-		return inUse.Narrow
+	case r.grade() != inUse.grade():
+		return r.grade() < inUse.grade()
 	case r.Direct() && !inUse.Direct():
 		return !tooBad(r, inUse, 3, spare/2)
 	case !r.Direct() && inUse.Direct():

@@ -98,6 +98,10 @@ func (p *Peer) confirmed(r Route) {
 		}
 		return
 	}
+	if pause := p.watch.probation(p.now); pause > 0 {
+		r.Proving = true
+		p.watch.proved = p.now.Add(pause)
+	}
 	p.addRoute(r)
 	p.ask.again = time.Time{}
 	// What older attempts look for is found.
@@ -157,6 +161,9 @@ func (p *Peer) removeRoute(k Key, reason string) {
 		return
 	}
 	lost := p.routes[i]
+	if lost.Direct() {
+		p.watch.lost(p.now)
+	}
 	p.routes = slices.Delete(p.routes, i, i+1)
 	p.event(Happening{Kind: RouteDown, Route: lost, Reason: reason})
 	if i == 0 && len(p.routes) > 0 {

@@ -32,6 +32,10 @@ const (
 	// with pauses that double.
 	narrowFirst = 5 * time.Second
 	narrowLast  = 5 * time.Minute
+	// Direct routes that are lost within flapTime of each other have to prove
+	// themselves, for maxProbation at the most.
+	flapTime     = time.Minute
+	maxProbation = 30 * time.Second
 	// wideSize is the size of the probes that try it: no packet of ours is larger.
 	wideSize = 1232
 	// wideFrom is from which size on packets are such that a narrow route might
@@ -46,6 +50,26 @@ type watch struct {
 	narrow  map[Key]*narrow
 	relay   measure
 	moves   uint32 // the latest that the peer said of itself
+	losses  int    // of direct routes, each within flapTime of the one before
+	lostAt  time.Time
+	proved  time.Time // when a route that came and went has proved itself
+}
+
+// lost takes note that a direct route was lost.
+func (w *watch) lost(now time.Time) {
+	if now.Sub(w.lostAt) > flapTime {
+		w.losses = 0
+	}
+	w.losses, w.lostAt = w.losses+1, now
+}
+
+// probation is how long a new direct route has to live before it is used beside
+// another one, since those before it came and went.
+func (w *watch) probation(now time.Time) time.Duration {
+	if w.losses < 2 || now.Sub(w.lostAt) > flapTime {
+		return 0
+	}
+	return min(time.Second<<min(w.losses-1, 5), maxProbation)
 }
 
 // narrow is a route that large packets do not pass.
@@ -151,6 +175,11 @@ func (p *Peer) look(earliest func(time.Time)) {
 		}
 	}
 	earliest(w.quiet)
+	if due(w.proved) {
+		w.proved = time.Time{}
+		p.prove()
+	}
+	earliest(w.proved)
 	for _, r := range slices.Clone(p.routes) {
 		n := w.narrow[r.Key]
 		if n == nil || !r.Narrow {
@@ -166,6 +195,16 @@ func (p *Peer) look(earliest func(time.Time)) {
 		if !p.has(func(r Route) bool { return r.Key == k }) {
 			delete(w.narrow, k)
 		}
+	}
+}
+
+// prove lets routes that came and went be used like others.
+func (p *Peer) prove() {
+	for i := range p.routes {
+		p.routes[i].Proving = false
+	}
+	if !p.rank() {
+		p.publish()
 	}
 }
 
