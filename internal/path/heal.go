@@ -98,10 +98,7 @@ func (p *Peer) confirmed(r Route) {
 		}
 		return
 	}
-	if pause := p.watch.probation(p.now); pause > 0 {
-		r.Proving = true
-		p.watch.proved = p.now.Add(pause)
-	}
+	r.Proving = p.watch.onProbation(p.now)
 	p.addRoute(r)
 	p.ask.again = time.Time{}
 	// What older attempts look for is found.
@@ -235,6 +232,10 @@ func (p *Peer) rank() bool {
 		return false
 	}
 	old := p.routes[0]
+	if old.Direct() && !p.routes[i].Direct() {
+		p.watch.lost(p.now)
+		p.routes[0].Proving = p.watch.onProbation(p.now)
+	}
 	p.promote(i)
 	reason := "better"
 	if old.Narrow {

@@ -19,6 +19,8 @@ const (
 	// quietTime after the last data was sent a direct route is asked once more: a
 	// side that only receives would not know that nothing comes any more.
 	quietTime = time.Second
+	// doubtTime is for how long that goes on while a route is in doubt.
+	doubtTime = 15 * time.Second
 	// relayEvery is how often the relay is measured while data takes a direct
 	// route, relaySoon how often while it matters: beside a route that is lossy or
 	// given up on, and in use.
@@ -47,6 +49,8 @@ const (
 type watch struct {
 	checked time.Time // when the route in use was last asked
 	quiet   time.Time // when to ask, since nothing was sent any more
+	sent    time.Time // when something last was
+	size    int       // how large
 	narrow  map[Key]*narrow
 	relay   measure
 	moves   uint32 // the latest that the peer said of itself
@@ -63,13 +67,14 @@ func (w *watch) lost(now time.Time) {
 	w.losses, w.lostAt = w.losses+1, now
 }
 
-// probation is how long a new direct route has to live before it is used beside
-// another one, since those before it came and went.
-func (w *watch) probation(now time.Time) time.Duration {
+// onProbation reports whether a direct route has to live for some time before it is
+// used beside another one, since routes have come and gone, and says until when.
+func (w *watch) onProbation(now time.Time) bool {
 	if w.losses < 2 || now.Sub(w.lostAt) > flapTime {
-		return 0
+		return false
 	}
-	return min(time.Second<<min(w.losses-1, 5), maxProbation)
+	w.proved = now.Add(min(time.Second<<min(w.losses-1, 5), maxProbation))
+	return true
 }
 
 // narrow is a route that large packets do not pass.
@@ -93,7 +98,7 @@ func (p *Peer) active(in Input) {
 	if i < 0 {
 		return
 	}
-	p.watch.quiet = p.now.Add(quietTime)
+	p.watch.quiet, p.watch.sent, p.watch.size = p.now.Add(quietTime), p.now, in.Size
 	r, since := p.routes[i], p.now.Sub(p.watch.checked)
 	silent := p.now.Sub(in.Heard) > max(silence, 3*r.RTT)
 	if silent && since > checkPause {
@@ -103,13 +108,36 @@ func (p *Peer) active(in Input) {
 	if since <= checkPause || !silent && since <= checkEvery && in.Size < wideFrom {
 		return
 	}
+	p.checkAll(r, silent)
+}
+
+// checkAll asks the direct route in use. One that was left for the relay is asked,
+// too: it may be better again.
+func (p *Peer) checkAll(inUse Route, urgent bool) {
 	p.watch.checked = p.now
-	// A direct route that was left for the relay is asked, too: it may be better
-	// again.
-	for _, o := range p.routes {
-		if o.Direct() && (o.Key == r.Key || !r.Direct()) && !o.Narrow {
-			p.check(o.Key, in.Size, silent)
+	for _, o := range slices.Clone(p.routes) {
+		if o.Direct() && (o.Key == inUse.Key || !inUse.Direct()) && !o.Narrow {
+			p.check(o.Key, p.watch.size, urgent)
 		}
+	}
+}
+
+// quiet asks once more after the last data was sent: nothing may leave since nothing
+// comes. While a route is in doubt it goes on for a while: QUIC waits longer and
+// longer, and would not tell.
+func (p *Peer) quiet() {
+	p.watch.quiet = time.Time{}
+	if len(p.routes) == 0 {
+		return
+	}
+	r := p.routes[0]
+	doubtful := r.Loss >= lossy || !r.Direct() && p.has(Route.Direct)
+	if doubtful && p.now.Sub(p.watch.sent) < doubtTime {
+		p.watch.quiet = p.now.Add(checkPause)
+		p.measureRelay(r)
+	}
+	if p.now.Sub(p.watch.checked) >= checkPause {
+		p.checkAll(r, false)
 	}
 }
 
@@ -143,6 +171,7 @@ func (p *Peer) narrowed(k Key) {
 	if p.routes[i].Narrow {
 		return
 	}
+	p.watch.lost(p.now)
 	p.routes[i].Narrow = true
 	if !p.rank() {
 		p.publish()
@@ -155,7 +184,7 @@ func (p *Peer) widened(k Key) {
 	if i < 0 || !p.routes[i].Narrow {
 		return
 	}
-	p.routes[i].Narrow = false
+	p.routes[i].Narrow, p.routes[i].Proving = false, p.watch.onProbation(p.now)
 	p.watch.narrow[k].again = time.Time{}
 	if !p.rank() {
 		p.publish()
@@ -168,11 +197,7 @@ func (p *Peer) look(earliest func(time.Time)) {
 	due := func(t time.Time) bool { return !t.IsZero() && !p.now.Before(t) }
 	w := &p.watch
 	if due(w.quiet) {
-		w.quiet = time.Time{}
-		if len(p.routes) > 0 && p.routes[0].Direct() && p.now.Sub(w.checked) > checkPause {
-			w.checked = p.now
-			p.check(p.routes[0].Key, 0, false)
-		}
+		p.quiet()
 	}
 	earliest(w.quiet)
 	if due(w.proved) {
