@@ -58,7 +58,7 @@ var rooms = map[string][]string{
 	"internal/matrix/bed":   {"", "peer", "internal/wire", "rendezvous", "natlab", "natlab/netbed", "internal/matrix"},
 
 	"internal/cli": {
-		"", "peer", "nat", "rendezvous", "portmap", "natlab", "natlab/netbed",
+		"", "peer", "nat", "punch", "rendezvous", "portmap", "natlab", "natlab/netbed",
 		"internal/sock", "internal/app/...", "internal/control", "internal/labrun", "internal/matrix", "internal/matrix/...",
 	},
 	"cmd/...":   {"internal/cli"},

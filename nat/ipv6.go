@@ -3,6 +3,7 @@ package nat
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"bodkin/internal/wire"
 )
@@ -37,7 +38,7 @@ func (m *Measurement) studyIPv6() {
 	case !r.Works.Known():
 		q := study.first[i]
 		s.learn(q.answer)
-		find(m, &r.Works, Yes, fmt.Sprintf("%v answered after %v", s.at, q.at.Sub(q.first)))
+		find(m, &r.Works, Yes, fmt.Sprintf("%v answered after %v", s.at, q.at.Sub(q.first).Round(100*time.Microsecond)))
 		r.Address = q.answer.Mapped.Addr()
 		if m.isOwn(q.socket, q.answer.Mapped) {
 			find(m, &r.Translated, No, "the server sees the machine's own endpoint")

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"bodkin/internal/wire"
 )
@@ -124,7 +125,7 @@ func (m *Measurement) studyMapping() {
 // endpoints.
 func (m *Measurement) learn(q *query) {
 	s, study := &m.servers[v4], &m.mapping
-	find(m, &m.report.Blocked, No, fmt.Sprintf("%v answered after %v", s.at, q.at.Sub(q.first)))
+	find(m, &m.report.Blocked, No, fmt.Sprintf("%v answered after %v", s.at, q.at.Sub(q.first).Round(100*time.Microsecond)))
 	s.learn(q.answer)
 	for _, q := range study.more {
 		switch {

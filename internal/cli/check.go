@@ -1,0 +1,210 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"bodkin/nat"
+	"bodkin/portmap"
+	"bodkin/rendezvous"
+
+	"github.com/spf13/cobra"
+)
+
+// checkVersion is that of the JSON of `bodkin check`: fields may be added without
+// another one.
+const checkVersion = 1
+
+// checkup is what `bodkin check` found out and made of it.
+type checkup struct {
+	Version int        `json:"version"`
+	Server  string     `json:"server"`
+	Class   class      `json:"class"`
+	Summary string     `json:"summary"`
+	NAT     nat.Report `json:"nat"`
+	// Routers is nil where none was asked: nothing is translated.
+	Routers *routers  `json:"port_mapping,omitempty"`
+	Peers   []meeting `json:"peers"`
+	Advice  []string  `json:"advice"`
+}
+
+type checkFlags struct {
+	server   string
+	lifetime bool
+	ask      bool
+}
+
+func (a *app) checkCommand() *cobra.Command {
+	var f checkFlags
+	c := &cobra.Command{
+		Use:   "check",
+		Short: "Find out what this network does to connections",
+		Long: `Find out which kind of NAT or firewall this machine is behind, what that means for
+connections to others, and what would help. A second or two tell all but how long
+mappings live: --lifetime waits for that, ten minutes at the most.
+
+It asks a STUN server: the rendezvous server, or with --server stun:HOST any other
+one. How much can be told depends on it: a server with two ports tells most, one
+with two addresses as well (RFC 5780) everything. Where something is translated,
+the router is asked for a port too, which is given back at once;
+--port-mapping=false leaves that out.
+
+With -v each finding has what was seen. With --json it prints one object, with a
+version. It ends with 3 if nothing answers.`,
+		Example: "  bodkin check\n  bodkin check --server stun:stun.example.org\n  bodkin check --lifetime --json",
+		Args:    cobra.NoArgs,
+		RunE:    func(c *cobra.Command, _ []string) error { return a.check(c.Context(), f) },
+	}
+	c.Flags().StringVar(&f.server, "server", "", "`URL` of the rendezvous server, or stun:HOST[:PORT] of any STUN server")
+	c.Flags().BoolVar(&f.lifetime, "lifetime", false, "measure how long mappings live, too")
+	c.Flags().BoolVar(&f.ask, "port-mapping", true, "ask the router for a port")
+	return c
+}
+
+func (a *app) check(ctx context.Context, f checkFlags) error {
+	host, port, err := stunServer(f.server)
+	if err != nil {
+		return &codeError{codeUsage, err}
+	}
+	servers, err := resolve(ctx, host, port)
+	if err != nil {
+		return &codeError{codeNoServer, err}
+	}
+	if f.lifetime && !a.json {
+		a.say("measuring how long mappings live: this takes minutes")
+	}
+	c := nat.LiveConfig{Config: nat.Config{Server: servers, Lifetime: f.lifetime}}
+	var ask *asking
+	var lives nat.Span
+	c.Progress = func(r nat.Report) {
+		if f.ask && ask == nil && r.Levels.Known() && r.Levels.Value > 0 {
+			ask = askRouters(ctx)
+		}
+		if now := r.Lifetime.Value; now != lives && !r.Complete && !a.json {
+			lives = now
+			a.say("a mapping in use lives %v", now)
+		}
+	}
+	report, err := nat.Measure(ctx, c)
+	result := diagnose(net.JoinHostPort(host, strconv.Itoa(int(port))), report, ask.answers(ctx))
+	if printErr := a.print(result, "%s", result.text(a.verbose)); printErr != nil {
+		return printErr
+	}
+	if err == nil && report.Blocked.Value == nat.Yes {
+		err = &codeError{codeNoServer, fmt.Errorf("%s does not answer over UDP", result.Server)}
+	}
+	return err
+}
+
+// stunServer is where the server of a flag is.
+func stunServer(text string) (host string, port uint16, err error) {
+	if text == "" {
+		return "", 0, errors.New("no server: give its URL with --server or in BODKIN_SERVER, as `bodkin serve` prints it, or any STUN server's as stun:HOST")
+	}
+	rest, isSTUN := strings.CutPrefix(text, "stun:")
+	if !isSTUN {
+		u, err := rendezvous.ParseURL(text)
+		if err != nil {
+			return "", 0, fmt.Errorf("%w; or like stun:HOST[:PORT]", err)
+		}
+		return u.Host, u.Port, nil
+	}
+	bad := fmt.Errorf("%q is not like stun:HOST[:PORT]", text)
+	host, port = rest, rendezvous.DefaultPort
+	if h, p, err := net.SplitHostPort(rest); err == nil {
+		n, err := strconv.ParseUint(p, 10, 16)
+		if err != nil || n == 0 {
+			return "", 0, bad
+		}
+		host, port = h, uint16(n)
+	}
+	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	if _, err := netip.ParseAddr(host); err != nil && (host == "" || strings.ContainsAny(host, ":/ []?@")) {
+		return "", 0, bad
+	}
+	return host, port, nil
+}
+
+// resolve is where a server is, one endpoint an address family at the most.
+func resolve(ctx context.Context, host string, port uint16) (out []netip.AddrPort, err error) {
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return nil, fmt.Errorf("server: %w", err)
+	}
+	for _, a := range addrs {
+		out = append(out, netip.AddrPortFrom(a.Unmap(), port))
+	}
+	return out, nil
+}
+
+// routers are what the routers of this machine said.
+type routers struct {
+	Speak  []string        `json:"protocols"`
+	Grants []portmap.Grant `json:"grants"`
+	Error  string          `json:"error,omitempty"`
+}
+
+// asking is under way with the routers.
+type asking struct {
+	client  *portmap.Client
+	mapping *portmap.Mapping
+	socket  net.PacketConn
+	err     error
+}
+
+// routerTime is how long routers have to answer after everything else is known.
+const routerTime = 2 * time.Second
+
+// askRouters asks for a port, that of a socket of ours.
+func askRouters(ctx context.Context) *asking {
+	a := &asking{}
+	var lc net.ListenConfig
+	if a.socket, a.err = lc.ListenPacket(ctx, "udp4", "0.0.0.0:0"); a.err != nil {
+		return a
+	}
+	at, err := netip.ParseAddrPort(a.socket.LocalAddr().String())
+	if err != nil {
+		a.err = err
+		return a
+	}
+	a.client = portmap.Start(ctx, portmap.Config{})
+	a.mapping, a.err = a.client.Map(portmap.Request{Internal: at, Lifetime: 2 * time.Minute, Name: "bodkin check"})
+	return a
+}
+
+// answers waits a little, and gives back what was granted.
+func (a *asking) answers(ctx context.Context) *routers {
+	if a == nil {
+		return nil
+	}
+	r := &routers{Speak: []string{}, Grants: []portmap.Grant{}}
+	if a.mapping != nil {
+		ctx, cancel := context.WithTimeout(ctx, routerTime)
+		defer cancel()
+		_, a.err = a.mapping.Wait(ctx)
+		r.Grants = append(r.Grants, a.mapping.Grants()...)
+	}
+	if a.client != nil {
+		for _, router := range a.client.Routers() {
+			for _, p := range router.Protocols {
+				if p.Found {
+					r.Speak = append(r.Speak, string(p.Protocol))
+				}
+			}
+		}
+		_ = a.client.Close()
+	}
+	if a.socket != nil {
+		_ = a.socket.Close()
+	}
+	if a.err != nil && len(r.Grants) == 0 {
+		r.Error = a.err.Error()
+	}
+	return r
+}
