@@ -155,8 +155,9 @@ func (p *upnpProtocol) pinhole(ctx context.Context, d *igd.Device, a ask, had gr
 		if err == nil {
 			return grant{external: a.internal, lifetime: lease, id: had.id}, nil
 		}
-		// After a reboot there is none of that number, or it is somebody else's.
-		if c := igd.Code(err); c != igd.NoSuchPinhole && c != igd.NotAuthorised {
+		// After a reboot there is none of that number, or it is somebody else's:
+		// routers have several ways to say so.
+		if igd.Code(err) == 0 {
 			return grant{}, err
 		}
 	}

@@ -4,12 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"bodkin/internal/igd"
+	"bodkin/natlab/netbed"
 	"bodkin/portmap"
 )
 
@@ -79,6 +83,7 @@ func TestUPnPDaemonThatRestartsIsAskedAgain(t *testing.T) {
 	g := h.granted(m)
 	h.stopDaemon()
 	h.forget()
+	drain(events)
 	if h.arrives(g.External, s) {
 		t.Error("the router forwards although its daemon forgot")
 	}
@@ -177,6 +182,17 @@ func TestUPnPDaemonOpensPinholes(t *testing.T) {
 		t.Error("the router does not let it in")
 	}
 	awaitEvent(t, events, portmap.EventRenewed)
+	h.stopDaemon()
+	h.forget()
+	drain(events)
+	if h.arrives(g.External, s) {
+		t.Error("the router lets in what its daemon forgot")
+	}
+	h.startDaemon()
+	awaitEvent(t, events, portmap.EventRenewed)
+	if !h.arrives(g.External, s) {
+		t.Error("the router does not let it in after its restart")
+	}
 	_ = c.Close()
 	if h.arrives(g.External, s) {
 		t.Error("the router lets in what was deleted")
@@ -196,5 +212,96 @@ func TestUPnPDaemonBehindAnotherNAT(t *testing.T) {
 	// The inner router speaks nothing, and what is beyond it is not on our link.
 	if g, err := m.Wait(ctx); !errors.Is(err, portmap.ErrSilent) {
 		t.Errorf("%+v, %v", g, err)
+	}
+}
+
+func TestUPnPDaemonOfVersion1(t *testing.T) {
+	t.Parallel()
+	h := startHome(t, daemonOptions{UPnP: true, Rules: []string{"force_igd_desc_v1=yes", "allow 1-65535 0.0.0.0/0 1-65535"}})
+	a, _ := h.client("a", portmap.UPnP)
+	b, _ := h.client("b", portmap.UPnP)
+	first, err := a.Map(portmap.Request{Internal: wildcard(27015)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.granted(first)
+	s := h.server("b", "udp4")
+	other, err := b.Map(portmap.Request{Internal: wildcard(portOf(s)), External: 27015})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The router does not choose a port: it is asked until one is free.
+	if g := h.granted(other); g.External.Port() == 27015 || !h.arrives(g.External, s) {
+		t.Errorf("granted %+v", g)
+	}
+}
+
+// dialer is a host's network as package igd wants it.
+type dialer struct{ *netbed.Host }
+
+func (d dialer) Dial(ctx context.Context, network string, _ netip.Addr, to netip.AddrPort) (net.Conn, error) {
+	return d.Host.Dial(ctx, network, to)
+}
+
+func TestUPnPDaemonTellsOfItsPinholes(t *testing.T) {
+	t.Parallel()
+	h := startHome(t, daemonOptions{UPnP: true, IPv6: true})
+	gateways, err := h.gateways("a")()
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(gateways, func(g portmap.Gateway) bool { return g.Addr.Is6() })
+	if i < 0 {
+		t.Fatalf("gateways %+v", gateways)
+	}
+	g := gateways[i]
+	d, err := igd.Find(t.Context(), igd.Link{Network: dialer{h.Host("a")}, Interface: g.Interface, Local: g.Local, Gateway: g.Addr})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if enabled, allowed, err := d.Firewall(t.Context()); err != nil || !enabled || !allowed {
+		t.Errorf("firewall %v, %v, %v", enabled, allowed, err)
+	}
+	s := h.server("a", "udp6")
+	to := netip.AddrPortFrom(g.Local.Addr(), portOf(s))
+	id, lease, err := d.Open(t.Context(), igd.UDP, to, time.Hour)
+	if err != nil || lease != time.Hour {
+		t.Fatalf("pinhole %d for %v, %v", id, lease, err)
+	}
+	if n, err := d.Packets(t.Context(), id); err != nil || n != 0 {
+		t.Errorf("%d packets, %v", n, err)
+	}
+	if ok, err := d.Working(t.Context(), id); ok || igd.Code(err) != igd.NoPacketSent {
+		t.Errorf("works: %v, %v", ok, err)
+	}
+	if !h.arrives(to, s) {
+		t.Fatal("the router does not let it in")
+	}
+	// The nftables of this daemon count nothing: that it works is not to be learnt.
+	if _, err := d.Packets(t.Context(), id); err != nil {
+		t.Error(err)
+	}
+	if _, err := d.Update(t.Context(), id+1, time.Hour); igd.Code(err) == 0 {
+		t.Errorf("another one: %v", err)
+	}
+	if err := d.Shut(t.Context(), id); err != nil {
+		t.Error(err)
+	}
+	if err := d.Shut(t.Context(), id); err != nil {
+		t.Errorf("when it was gone: %v", err)
+	}
+	if status, up, err := d.Status(t.Context()); status != "Connected" || err != nil {
+		t.Errorf("%q for %v, %v", status, up, err)
+	}
+}
+
+// drain forgets what happened until now.
+func drain(events <-chan portmap.Event) {
+	for {
+		select {
+		case <-events:
+		default:
+			return
+		}
 	}
 }

@@ -202,8 +202,10 @@ func parsePort(transport, port string) (t portmap.Transport, n uint16, err error
 
 // mapFailure says why nothing was granted, and what to do.
 func mapFailure(r portmap.Request, err error) error {
-	var told []string
-	collect(err, &told)
+	told := refusals(err, func(e error) bool { return errors.As(e, new(*portmap.RefusedError)) })
+	if len(told) == 0 {
+		told = refusals(err, func(e error) bool { return errors.Is(e, portmap.ErrCannot) || errors.Is(e, portmap.ErrFailed) })
+	}
 	what := fmt.Sprintf("%s port %d", r.Transport, r.Internal.Port())
 	switch {
 	case errors.Is(err, portmap.ErrNoGateway) && r.Internal.Addr().Is6():
@@ -218,18 +220,24 @@ func mapFailure(r portmap.Request, err error) error {
 	return fmt.Errorf("%s: %w", what, err)
 }
 
-// collect finds what routers refused, and what could not be asked for, once each.
-func collect(err error, out *[]string) {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // the tree is walked here
-		for _, e := range joined.Unwrap() {
-			collect(e, out)
-		}
-		return
+// refusals are those of the errors that were joined which are of a kind, once each.
+func refusals(err error, kind func(error) bool) (out []string) {
+	if !kind(err) {
+		return nil
 	}
-	var refused *portmap.RefusedError
-	if errors.As(err, &refused) || errors.Is(err, portmap.ErrCannot) || errors.Is(err, portmap.ErrFailed) {
-		if text := err.Error(); !slices.Contains(*out, text) {
-			*out = append(*out, text)
+	joined, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // the tree is walked here
+	if !ok || !strings.Contains(err.Error(), "\n") {  // one error that wraps several is one
+		return []string{err.Error()}
+	}
+	for _, e := range joined.Unwrap() {
+		if e == nil {
+			continue
+		}
+		for _, text := range refusals(e, kind) {
+			if !slices.Contains(out, text) {
+				out = append(out, text)
+			}
 		}
 	}
+	return out
 }

@@ -65,7 +65,7 @@ func parseDescription(r io.Reader) (description, error) {
 	var s service
 	for {
 		token, err := decoder.RawToken()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

@@ -44,7 +44,7 @@ func (d *Device) Shut(ctx context.Context, id uint16) error {
 		return nil
 	}
 	err := explain(ctx, "DeletePinhole", d.firewall.DeletePinholeCtx(ctx, id))
-	if Code(err) == NoSuchPinhole {
+	if c := Code(err); c == NoSuchPinhole || c == InvalidArgs { // miniupnpd says the latter
 		return nil
 	}
 	return err

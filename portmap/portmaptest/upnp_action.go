@@ -115,7 +115,8 @@ func (r *Router) do(now time.Time, kind, action string, from netip.Addr, in map[
 			status = "Disconnected"
 		}
 		return []argument{
-			{"NewConnectionStatus", status}, {"NewLastConnectionError", "ERROR_NONE"},
+			{"NewConnectionStatus", status},
+			{"NewLastConnectionError", "ERROR_NONE"},
 			{"NewUptime", strconv.Itoa(int(now.Sub(r.booted) / time.Second))},
 		}, nil
 	case "AddAnyPortMapping":
@@ -148,7 +149,8 @@ func (r *Router) do(now time.Time, kind, action string, from netip.Addr, in map[
 		}
 		m := all[i]
 		return append([]argument{
-			{"NewRemoteHost", ""}, {"NewExternalPort", strconv.Itoa(int(m.External.Port()))},
+			{"NewRemoteHost", ""},
+			{"NewExternalPort", strconv.Itoa(int(m.External.Port()))},
 			{"NewProtocol", strings.ToUpper(m.Transport.String())},
 		}, m.entry(now)...), nil
 	}
@@ -161,8 +163,11 @@ func (m Mapping) entry(now time.Time) []argument {
 		lease = int(m.Expires.Sub(now) / time.Second)
 	}
 	return []argument{
-		{"NewInternalPort", strconv.Itoa(int(m.Internal.Port()))}, {"NewInternalClient", m.Internal.Addr().String()},
-		{"NewEnabled", "1"}, {"NewPortMappingDescription", m.Name}, {"NewLeaseDuration", strconv.Itoa(lease)},
+		{"NewInternalPort", strconv.Itoa(int(m.Internal.Port()))},
+		{"NewInternalClient", m.Internal.Addr().String()},
+		{"NewEnabled", "1"},
+		{"NewPortMappingDescription", m.Name},
+		{"NewLeaseDuration", strconv.Itoa(lease)},
 	}
 }
 
@@ -200,9 +205,7 @@ func (r *Router) addMapping(now time.Time, from netip.Addr, in map[string]string
 		return 0, upnpError(724)
 	}
 	to := netip.AddrPortFrom(client, internal)
-	if i := r.at(t, to); i >= 0 && r.mappings[i].External.Port() == external {
-		exact = false // it is renewed
-	} else {
+	if i := r.at(t, to); i < 0 || r.mappings[i].External.Port() != external { // else it is renewed
 		free, ok := r.free(t, external, exact)
 		if !ok {
 			return 0, upnpError(718)
