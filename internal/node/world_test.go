@@ -11,6 +11,7 @@ import (
 
 	"bodkin/internal/path"
 	"bodkin/internal/wire"
+	"bodkin/nat"
 	"bodkin/peer"
 	"bodkin/punch"
 	"bodkin/rendezvous"
@@ -71,6 +72,8 @@ type home struct {
 	name    string
 	key     peer.Key
 	peers   []peer.ID
+	profile *nat.Profile // believed, if not nil
+	opens   bool         // the sockets that it is asked for
 	number  int
 	delay   time.Duration // one way to the core of the network
 	core    *Core
@@ -136,7 +139,7 @@ func (h *home) start() {
 	h.opened, h.heard = map[netip.AddrPort]bool{}, map[path.Key]netip.Addr{}
 	h.routes, h.done = map[netip.Addr][]path.Route{}, nil
 	h.core = New(Config{
-		Key: h.key, Server: serverKey.ID(), Instance: w.rng.Uint64() | 1, Peers: h.peers, Direct: true, Rand: seeded{w.rng},
+		Key: h.key, Server: serverKey.ID(), Instance: w.rng.Uint64() | 1, Peers: h.peers, Direct: true, Profile: h.profile, Rand: seeded{w.rng},
 	})
 	h.step(Input{
 		Op:      Network,
@@ -196,6 +199,14 @@ func (h *home) do(out []Action) {
 		case Alias:
 			if old := h.routes[a.Overlay]; old != nil {
 				delete(h.routes, a.Overlay)
+			}
+		case Bind:
+			if core := h.core; h.opens {
+				w.at(w.now, func() {
+					if h.core == core {
+						h.step(Input{Op: Bound, Local: a.By.Local, From: netip.AddrPortFrom(netip.IPv4Unspecified(), 9)})
+					}
+				})
 			}
 		default:
 		}
