@@ -50,6 +50,7 @@ type speaker struct {
 	found    bool
 	external netip.Addr
 	err      error // why it was not found
+	reset    time.Time
 }
 
 // Router is a gateway and what it is known to speak.
@@ -157,8 +158,14 @@ const gatewaysEvery = 10 * time.Second
 func (c *Client) watch() {
 	tick := time.NewTicker(gatewaysEvery)
 	defer tick.Stop()
+	last := time.Now()
 	for {
 		c.follow()
+		now := time.Now()
+		if slept(last, now) {
+			c.awake()
+		}
+		last = now
 		select {
 		case <-c.changed:
 		case <-tick.C:
@@ -168,6 +175,26 @@ func (c *Client) watch() {
 				r.end()
 			}
 			return
+		}
+	}
+}
+
+// sleptLeast is by how much the clock on the wall must run ahead of ours until the
+// machine must have slept: timers stand still meanwhile, and lifetimes do not.
+const sleptLeast = 5 * time.Second
+
+func slept(last, now time.Time) bool {
+	return now.Round(0).Sub(last.Round(0))-now.Sub(last) > sleptLeast
+}
+
+// awake has everything asked for again: it may have expired, and a lifetime is not
+// what we believe it to be.
+func (c *Client) awake() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, m := range c.mappings {
+		for _, l := range m.lanes {
+			l.hurry(time.Second)
 		}
 	}
 }
@@ -298,9 +325,18 @@ func (s *speaker) ask() {
 // rebooted (RFC 6886 §3.7).
 const resetSpread = 5 * time.Second
 
-// rebooted has everything that a router granted asked for again.
+// rebooted has everything that a router granted asked for again. It is told once,
+// however often the router, or who pretends to be it, says so meanwhile.
 func (c *Client) rebooted(s *speaker) {
-	c.tell(Event{Kind: EventRebooted, Protocol: s.protocol.name(), Gateway: s.router.gateway.Addr})
+	c.mu.Lock()
+	news := s.reset.IsZero() || time.Since(s.reset) >= resetSpread
+	if news {
+		s.reset = time.Now()
+	}
+	c.mu.Unlock()
+	if news {
+		c.tell(Event{Kind: EventRebooted, Protocol: s.protocol.name(), Gateway: s.router.gateway.Addr})
+	}
 	c.wake(s.router.gateway.Interface, resetSpread)
 }
 

@@ -120,3 +120,17 @@ func TestEpochTellsOfLostState(t *testing.T) {
 		})
 	}
 }
+
+// The clock on the wall goes on while a machine sleeps, and time.Time's monotonic
+// one may not.
+func TestSleepIsNoticed(t *testing.T) {
+	t.Parallel()
+	wall := time.Unix(1e9, 0) // without a monotonic reading, nothing can be told
+	if slept(wall, wall.Add(time.Hour)) {
+		t.Error("an hour without a monotonic clock counts as sleep")
+	}
+	now := time.Now()
+	if slept(now, now.Add(10*time.Second)) {
+		t.Error("ten seconds awake count as sleep")
+	}
+}
