@@ -63,6 +63,8 @@ type Route struct {
 	Kind string `json:"candidate,omitempty"`
 	// RTT is the smoothed round trip of the route's probes; 0 for a relay.
 	RTT time.Duration `json:"rtt_ns,omitempty"`
+	// Loss is the share of the route's probes and answers that got lost lately, of 1.
+	Loss float64 `json:"loss,omitempty"`
 }
 
 // Direct reports whether the route runs through a hole and not over the relay.
@@ -91,6 +93,9 @@ type PeerStatus struct {
 	ID      peer.ID            `json:"id"`
 	Routes  []Route            `json:"routes"`  // the one in use first
 	Traffic map[string]Traffic `json:"traffic"` // by transport
+	// Changes are the latest of the routes, the oldest first: what became one, what
+	// is none any more, and which one traffic took, with the reason.
+	Changes []Event `json:"changes,omitempty"`
 	// Attempt is the one that found the latest hole, or else the latest; nil before
 	// the first introduction.
 	Attempt *Attempt `json:"attempt,omitempty"`

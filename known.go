@@ -35,6 +35,7 @@ type knownPeer struct {
 	overlay  netip.Addr // the first one
 	routes   []path.Route
 	account  *path.Account
+	changes  []Event // of the routes
 	failures int
 	err      error
 }
@@ -126,6 +127,25 @@ func (k *known) accounted(overlay netip.Addr, a *path.Account) {
 			p.err = nil // there was another introduction since
 		}
 		p.account = a
+	})
+}
+
+// maxChanges is how many changes of a peer's routes are remembered.
+const maxChanges = 16
+
+// happened remembers what changed a peer's routes.
+func (k *known) happened(overlay netip.Addr, e Event) {
+	switch e.Kind {
+	case EventRouteConfirmed, EventRouteLost, EventSwitched:
+	default:
+		return
+	}
+	k.change(func() {
+		p := k.peer(overlay)
+		if len(p.changes) == maxChanges {
+			p.changes = p.changes[:copy(p.changes, p.changes[1:])]
+		}
+		p.changes = append(p.changes, e)
 	})
 }
 

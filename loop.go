@@ -201,17 +201,21 @@ func (n *Node) happened(a node.Action) {
 		n.known.accounted(a.Overlay, h.Account)
 		return
 	}
+	e.Time = time.Now()
+	n.known.happened(a.Overlay, e)
 	n.emit(e)
 }
 
 func (n *Node) emit(e Event) {
-	e.Time = time.Now()
+	if e.Time.IsZero() {
+		e.Time = time.Now()
+	}
 	n.cfg.Logger.Info(string(e.Kind), "peer", e.Peer.Short(), "route", e.Route.Transport, "endpoint", e.Route.Endpoint, "reason", e.Reason)
 	n.events.publish(e)
 }
 
 func routeOf(r path.Route) Route {
-	out := Route{Transport: r.Transport().String(), Endpoint: r.To, RTT: r.RTT}
+	out := Route{Transport: r.Transport().String(), Endpoint: r.To, RTT: r.RTT, Loss: r.Loss}
 	if r.Kind != 0 {
 		out.Kind = r.Kind.String()
 	}

@@ -79,7 +79,7 @@ func private(c *sock.Socket, prefixes []netip.Prefix) (out []netip.AddrPort) {
 
 // peerStatus is called under the lock of known.
 func (n *Node) peerStatus(p *knownPeer) PeerStatus {
-	out := PeerStatus{ID: p.id, Traffic: make(map[string]Traffic), Attempt: attemptOf(p.account)}
+	out := PeerStatus{ID: p.id, Traffic: make(map[string]Traffic), Attempt: attemptOf(p.account), Changes: slices.Clone(p.changes)}
 	for _, r := range p.routes {
 		out.Routes = append(out.Routes, routeOf(r))
 	}

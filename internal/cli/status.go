@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -16,16 +17,24 @@ import (
 )
 
 func (a *app) statusCommand() *cobra.Command {
+	var w watchFlags
 	c := &cobra.Command{
 		Use:   "status",
 		Short: "Show what the running node on this machine knows",
 		Long: `Ask the running node with this key on this machine what it knows: how the server
 sees it, its peers, the routes to them with their round trips, the traffic by
 route, and for each peer both sides' NATs and what was tried to open a hole. With
---json, times are in nanoseconds and traffic is in bytes. See also: bodkin why`,
-		Example: "  bodkin status\n  bodkin status --json",
+--json, times are in nanoseconds and traffic is in bytes. See also: bodkin why
+
+With --watch it shows every second to where the peers' routes lead, their round
+trips and losses, what they carry, and the latest changes with their reasons; with
+--json as well, an object a line: the status, and rates, in bytes a second, by peer.`,
+		Example: "  bodkin status\n  bodkin status --json\n  bodkin status --watch",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if w.interval <= 0 {
+				return &codeError{codeUsage, errors.New("--interval is longer than nothing")}
+			}
 			path, err := keyFile(a.node.key, "node.key")
 			if err != nil {
 				return err
@@ -39,6 +48,9 @@ route, and for each peer both sides' NATs and what was tried to open a hole. Wit
 				return fmt.Errorf("no node with the ID %s is running on this machine (%w); start one with `bodkin listen`, or name its key with --key",
 					key.ID().Short(), err)
 			}
+			if w.watch {
+				return a.watch(c.Context(), n, w.interval)
+			}
 			s, err := n.Status(c.Context())
 			if err != nil {
 				return err
@@ -47,6 +59,8 @@ route, and for each peer both sides' NATs and what was tried to open a hole. Wit
 		},
 	}
 	a.addKeyFlag(c)
+	c.Flags().BoolVar(&w.watch, "watch", false, "show it again and again, as a table of the peers")
+	c.Flags().DurationVar(&w.interval, "interval", time.Second, "`TIME` between two looks of --watch")
 	return c
 }
 
