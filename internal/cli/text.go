@@ -14,6 +14,26 @@ func (l *lines) add(name, format string, args ...any) {
 	_, _ = fmt.Fprintf(&l.b, "%-17s  "+format+"\n", append([]any{name}, args...)...)
 }
 
+// wrap adds a long text in several lines, those of an item ("- ...") indented.
+func (l *lines) wrap(name, text string) {
+	const width = 76
+	indent := ""
+	if strings.HasPrefix(text, "- ") {
+		indent = "  "
+	}
+	words := strings.Fields(text)
+	line := words[0]
+	for _, word := range words[1:] {
+		if len(line)+1+len(word) > width {
+			l.add(name, "%s", line)
+			name, line = "", indent+word
+			continue
+		}
+		line += " " + word
+	}
+	l.add(name, "%s", line)
+}
+
 func (l *lines) blank() { l.b.WriteByte('\n') }
 
 func (l *lines) text() string { return strings.TrimSuffix(l.b.String(), "\n") }

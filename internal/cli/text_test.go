@@ -92,3 +92,18 @@ func TestPingSummary(t *testing.T) {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }
+
+func TestLongTextIsWrapped(t *testing.T) {
+	t.Parallel()
+	word := strings.Repeat("x", 37)
+	var l lines
+	l.wrap("why", word+" "+word+" end")
+	l.wrap("", "- "+word+" "+word+" end")
+	l.wrap("", strings.Repeat("y", 100))
+	at := strings.Repeat(" ", 19)
+	want := "why                " + word + " " + word + "\n" + at + "end\n" +
+		at + "- " + word + "\n" + at + "  " + word + " end\n" + at + strings.Repeat("y", 100)
+	if got := l.text(); got != want {
+		t.Errorf("%s\ninstead of\n%s", got, want)
+	}
+}

@@ -78,7 +78,7 @@ func whyText(e bodkin.Explanation) string {
 	default:
 		l.add("not reached", "%s", e.Peer)
 	}
-	l.add("why", "%s", e.Reason)
+	l.wrap("why", e.Reason)
 	if len(e.Blame) > 0 {
 		l.add("to blame", "%s", blameText(e))
 	}
@@ -87,7 +87,7 @@ func whyText(e bodkin.Explanation) string {
 		if i == 0 {
 			name = "would help"
 		}
-		l.add(name, "%s", h)
+		l.wrap(name, "- "+h)
 	}
 	if e.Attempt != nil {
 		l.add("our NAT", "%s", natText(e.Attempt.NAT))

@@ -2,6 +2,7 @@ package why
 
 import (
 	"net/netip"
+	"slices"
 
 	"bodkin/nat"
 	"bodkin/punch"
@@ -121,6 +122,11 @@ func fixed(p nat.Profile) nat.Answer {
 // open says whether a NAT lets in what comes from another port than was sent to.
 func open(p nat.Profile) bool {
 	return p.Filtering != nat.Unknown && p.Filtering != nat.AddressAndPortDependent
+}
+
+// mapped says whether a router forwards to a side.
+func mapped(s punch.Side) bool {
+	return slices.ContainsFunc(s.Candidates, func(c punch.Candidate) bool { return c.Kind == punch.Mapped })
 }
 
 // families of a side's endpoints outside of its home.

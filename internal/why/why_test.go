@@ -70,7 +70,14 @@ func TestVerdicts(t *testing.T) {
 		"theirs is not measured":       {relayed(side(hard, a4), side(nat.Profile{}, b4), punch.Report{}), Relayed, []Blame{{Theirs, Unmeasured}}, "the peer's NAT"},
 		"one carrier's address":        {relayed(side(hard, a4), side(hard, a4), punch.Report{}), Relayed, []Blame{{Both, Hairpin}}, "same public address"},
 		"IPv6 alone in common":         {relayed(side(easy, b6), side(easy, b4, b6), punch.Report{}), Relayed, []Blame{{Between, Filtering}}, "a firewall on the way"},
-		"both hard, and IPv6":          {relayed(side(hard, a4, b6), side(hard, b4, b6), punch.Report{}), Relayed, []Blame{{Both, Mapping}, {Between, Filtering}}, "by IPv6"},
+		"a port is mapped, before another NAT": {
+			func() Facts {
+				b := side(hard, b4)
+				b.Candidates = append(b.Candidates, punch.Candidate{Kind: punch.Mapped, Transport: punch.UDP, Endpoint: netip.MustParseAddrPort("10.0.0.1:9")})
+				return relayed(side(easy, a4), b, outcomes(punch.FoundNone, punch.FoundNone))
+			}(), Relayed, []Blame{{Theirs, Mapping}}, "another NAT is probably in front",
+		},
+		"both hard, and IPv6": {relayed(side(hard, a4, b6), side(hard, b4, b6), punch.Report{}), Relayed, []Blame{{Both, Mapping}, {Between, Filtering}}, "by IPv6"},
 	} {
 		v := Explain(c.facts)
 		if v.Way != c.way || v.Pending != (c.blame == nil) || !slices.Equal(v.Blame, c.blame) || !strings.Contains(v.Reason, c.says) {

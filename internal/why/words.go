@@ -75,7 +75,11 @@ func mapping(s Side, f Facts) Verdict {
 	}
 	v.Help = []string{
 		at(s) + ": one port for all destinations: 'static port' in the outbound NAT of pfSense and OPNsense, masquerade without 'random' on Linux",
-		at(s) + ": " + helpMapped,
+	}
+	if (s != Theirs && mapped(f.Self)) || (s != Ours && mapped(f.Other)) {
+		v.Reason += "; a router has mapped a port, and nothing comes by it: another NAT is probably in front of it"
+	} else {
+		v.Help = append(v.Help, at(s)+": "+helpMapped)
 	}
 	if !both6(f.Self, f.Other) {
 		v.Help = append(v.Help, helpIPv6)
