@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
-	"time"
 
 	"bodkin/nat"
 	"bodkin/portmap"
@@ -84,7 +83,7 @@ func (a *app) check(ctx context.Context, f checkFlags) error {
 	var lives nat.Span
 	c.Progress = func(r nat.Report) {
 		if f.ask && ask == nil && r.Levels.Known() && r.Levels.Value > 0 {
-			ask = askRouters(ctx)
+			ask = askRouters(ctx, portmap.Config{})
 		}
 		if now := r.Lifetime.Value; now != lives && !r.Complete && !a.json {
 			lives = now
@@ -92,7 +91,7 @@ func (a *app) check(ctx context.Context, f checkFlags) error {
 		}
 	}
 	report, err := nat.Measure(ctx, c)
-	result := diagnose(net.JoinHostPort(host, strconv.Itoa(int(port))), report, ask.answers(ctx))
+	result := diagnose(net.JoinHostPort(host, strconv.Itoa(int(port))), report, ask.answers(ctx, report.Server))
 	if printErr := a.print(result, "%s", result.text(a.verbose)); printErr != nil {
 		return printErr
 	}
@@ -141,70 +140,4 @@ func resolve(ctx context.Context, host string, port uint16) (out []netip.AddrPor
 		out = append(out, netip.AddrPortFrom(a.Unmap(), port))
 	}
 	return out, nil
-}
-
-// routers are what the routers of this machine said.
-type routers struct {
-	Speak  []string        `json:"protocols"`
-	Grants []portmap.Grant `json:"grants"`
-	Error  string          `json:"error,omitempty"`
-}
-
-// asking is under way with the routers.
-type asking struct {
-	client  *portmap.Client
-	mapping *portmap.Mapping
-	socket  net.PacketConn
-	err     error
-}
-
-// routerTime is how long routers have to answer after everything else is known.
-const routerTime = 2 * time.Second
-
-// askRouters asks for a port, that of a socket of ours.
-func askRouters(ctx context.Context) *asking {
-	a := &asking{}
-	var lc net.ListenConfig
-	if a.socket, a.err = lc.ListenPacket(ctx, "udp4", "0.0.0.0:0"); a.err != nil {
-		return a
-	}
-	at, err := netip.ParseAddrPort(a.socket.LocalAddr().String())
-	if err != nil {
-		a.err = err
-		return a
-	}
-	a.client = portmap.Start(ctx, portmap.Config{})
-	a.mapping, a.err = a.client.Map(portmap.Request{Internal: at, Lifetime: 2 * time.Minute, Name: "bodkin check"})
-	return a
-}
-
-// answers waits a little, and gives back what was granted.
-func (a *asking) answers(ctx context.Context) *routers {
-	if a == nil {
-		return nil
-	}
-	r := &routers{Speak: []string{}, Grants: []portmap.Grant{}}
-	if a.mapping != nil {
-		ctx, cancel := context.WithTimeout(ctx, routerTime)
-		defer cancel()
-		_, a.err = a.mapping.Wait(ctx)
-		r.Grants = append(r.Grants, a.mapping.Grants()...)
-	}
-	if a.client != nil {
-		for _, router := range a.client.Routers() {
-			for _, p := range router.Protocols {
-				if p.Found {
-					r.Speak = append(r.Speak, string(p.Protocol))
-				}
-			}
-		}
-		_ = a.client.Close()
-	}
-	if a.socket != nil {
-		_ = a.socket.Close()
-	}
-	if a.err != nil && len(r.Grants) == 0 {
-		r.Error = a.err.Error()
-	}
-	return r
 }

@@ -29,7 +29,7 @@ func advice(c checkup) (out []string) {
 		}
 	}
 	r := c.NAT
-	mapped := c.Routers != nil && slices.ContainsFunc(c.Routers.Grants, func(g portmap.Grant) bool { return !outer(g, r) })
+	mapped := c.Routers.works(r)
 	double := c.Routers != nil && slices.ContainsFunc(c.Routers.Grants, func(g portmap.Grant) bool { return outer(g, r) })
 	carrier := double || r.Levels.Value > 1 || r.Ports.Value.Allocation == nat.Block
 	hard := c.Class == symmetric
@@ -40,7 +40,9 @@ func advice(c checkup) (out []string) {
 		"Turn on UPnP, or PCP and NAT-PMP, in the router: with a mapped port this machine can be reached from everywhere.")
 	say(c.Routers != nil && len(c.Routers.Grants) == 0 && len(c.Routers.Speak) > 0,
 		"Let this machine map ports in the router's settings: it speaks a protocol for that, and refuses.")
-	say(hard && mapped, "The router grants ports: behind such a NAT, forward one to this machine by hand for programs that cannot ask.")
+	say(hard && mapped, "Nothing has to be done for bodkin: the router grants ports, and nodes ask for them. (`bodkin map` does for other programs.)")
+	say(c.Routers != nil && c.Routers.Checked != nil && c.Routers.Checked.Check == portmap.Unreachable,
+		"The router grants a port, but nothing from outside arrives on it: look for a firewall on this machine, on the router, or at the provider.")
 	say(carrier, "There is another NAT outside of the router's, a carrier's most likely: ask for a public IPv4 address, or for IPv6.")
 	say(r.KeepsEarly.Value == nat.Yes,
 		"Let the router drop what comes to itself from outside (policy drop of the INPUT chain): strangers' packets move ports now, and peers have to be careful.")

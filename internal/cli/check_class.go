@@ -236,19 +236,3 @@ func ipv6Words(v nat.IPv6) string {
 	}
 	return text
 }
-
-// words is what the routers said, beside what the server saw.
-func (r *routers) words(seen nat.Report) string {
-	if len(r.Grants) == 0 {
-		if len(r.Speak) > 0 {
-			return "refused by the router, which speaks " + strings.Join(r.Speak, ", ") + ": " + r.Error
-		}
-		return "the router offers none"
-	}
-	g := r.Grants[0]
-	text := fmt.Sprintf("the router grants %v by %s", g.External, g.Protocol)
-	if outer(g, seen) {
-		text += ", which is not the address that the server sees: another NAT is behind it"
-	}
-	return text
-}

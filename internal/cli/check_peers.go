@@ -2,11 +2,9 @@ package cli
 
 import (
 	"net/netip"
-	"slices"
 	"strings"
 
 	"bodkin/nat"
-	"bodkin/portmap"
 	"bodkin/punch"
 )
 
@@ -123,11 +121,4 @@ func (m meeting) words() string {
 		return "not known"
 	}
 	return strings.TrimSuffix(string(m.Outcome)+", "+how[m.Tactic], ", ")
-}
-
-// outer reports whether a router granted what is not public: it is behind another
-// NAT itself.
-func outer(g portmap.Grant, r nat.Report) bool {
-	a := g.External.Addr()
-	return g.DoubleNAT() || a.Is4() && len(r.Public) > 0 && !slices.Contains(r.Public, a)
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	"bodkin/natlab"
 	"bodkin/peer"
 	"bodkin/portmap"
+	"bodkin/portmap/portmaptest"
 	"bodkin/rendezvous"
 )
 
@@ -188,6 +190,39 @@ func TestRoutersAreBelievedAsFarAsTheServerSees(t *testing.T) {
 		if !strings.HasSuffix(got, want) {
 			t.Errorf("%s: %s", text, got)
 		}
+	}
+}
+
+func TestRoutersAreAsked(t *testing.T) {
+	t.Parallel()
+	public := nat.Report{Public: []netip.Addr{netip.MustParseAddr("203.0.113.1")}}
+	for name, c := range map[string]struct {
+		behavior portmaptest.Behavior
+		want     string
+		works    bool
+	}{
+		"granted": {portmaptest.Behavior{}, `^the router grants 203\.0\.113\.1:\d+ by pcp$`, true},
+		"denied":  {portmaptest.Behavior{Deny: true}, `^refused by the router, which speaks .*pcp`, false},
+		"silent":  {portmaptest.Behavior{Silent: true}, `^the router offers none$`, false},
+		"double":  {portmaptest.Behavior{Says: netip.MustParseAddr("100.64.1.2")}, `another NAT is behind it$`, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				router := portmaptest.NewRouter(portmaptest.Options{Behavior: c.behavior})
+				a := askRouters(t.Context(), portmap.Config{Network: router.Network(), Gateways: router.Gateways, Protocols: []portmap.Protocol{portmap.PCP, portmap.NATPMP}})
+				r := a.answers(t.Context(), nat.Server{})
+				if got := r.words(public); !regexp.MustCompile(c.want).MatchString(got) || r.works(public) != c.works {
+					t.Errorf("%s; works: %v; %+v", got, r.works(public), r)
+				}
+				if left := router.Mappings(); len(left) > 0 {
+					t.Errorf("left at the router: %v", left)
+				}
+			})
+		})
+	}
+	if r := (*asking)(nil).answers(t.Context(), nat.Server{}); r != nil || r.works(public) {
+		t.Errorf("nobody was asked: %+v", r)
 	}
 }
 

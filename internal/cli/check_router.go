@@ -1,0 +1,117 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"bodkin/nat"
+	"bodkin/portmap"
+)
+
+// routers are what the routers of this machine said.
+type routers struct {
+	Speak  []string        `json:"protocols"`
+	Grants []portmap.Grant `json:"grants"`
+	// Checked is what the first grant is worth, as seen from outside.
+	Checked *checked `json:"checked,omitempty"`
+	Error   string   `json:"error,omitempty"`
+}
+
+// asking is under way with the routers, for the port of a socket of ours.
+type asking struct {
+	client  *portmap.Client
+	mapping *portmap.Mapping
+	socket  net.PacketConn
+	err     error
+}
+
+// routerTime is how long routers have to answer after everything else is known.
+const routerTime = 2 * time.Second
+
+// askRouters begins.
+func askRouters(ctx context.Context, c portmap.Config) *asking {
+	a := &asking{}
+	var lc net.ListenConfig
+	if a.socket, a.err = lc.ListenPacket(ctx, "udp4", "0.0.0.0:0"); a.err != nil {
+		return a
+	}
+	at := a.socket.LocalAddr().(*net.UDPAddr).AddrPort()
+	a.client = portmap.Start(ctx, c)
+	a.mapping, a.err = a.client.Map(portmap.Request{
+		Internal: netip.AddrPortFrom(netip.IPv4Unspecified(), at.Port()), Lifetime: 2 * time.Minute, Name: "bodkin check",
+	})
+	return a
+}
+
+// answers waits a little, lets the server send to what was granted, and gives that
+// back. Of nobody asked there is nothing.
+func (a *asking) answers(ctx context.Context, server nat.Server) *routers {
+	if a == nil {
+		return nil
+	}
+	r := &routers{Speak: []string{}, Grants: []portmap.Grant{}}
+	if a.mapping != nil {
+		within, cancel := context.WithTimeout(ctx, routerTime)
+		defer cancel()
+		_, a.err = a.mapping.Wait(within)
+		r.Grants = append(r.Grants, a.mapping.Grants()...)
+	}
+	if len(r.Grants) > 0 && r.Grants[0].External.Addr().IsValid() && server.IPv4.IsValid() {
+		c := verdict(ctx, server.IPv4, a.socket, r.Grants[0], "")
+		r.Checked = &c
+	}
+	if a.client != nil {
+		for _, router := range a.client.Routers() {
+			for _, p := range router.Protocols {
+				if p.Found {
+					r.Speak = append(r.Speak, string(p.Protocol))
+				}
+			}
+		}
+		_ = a.client.Close()
+	}
+	if a.socket != nil {
+		_ = a.socket.Close()
+	}
+	if a.err != nil && len(r.Grants) == 0 {
+		r.Error = a.err.Error()
+	}
+	return r
+}
+
+// words is what the routers said, beside what the server saw.
+func (r *routers) words(seen nat.Report) string {
+	if len(r.Grants) == 0 {
+		if len(r.Speak) > 0 {
+			return "refused by the router, which speaks " + strings.Join(r.Speak, ", ") + ": " + r.Error
+		}
+		return "the router offers none"
+	}
+	g := r.Grants[0]
+	text := fmt.Sprintf("the router grants %v by %s", g.External, g.Protocol)
+	switch {
+	case r.Checked != nil && r.Checked.Check != notChecked:
+		text += "; " + r.Checked.String()
+	case outer(g, seen):
+		text += ", which is not the address that the server sees: another NAT is behind it"
+	}
+	return text
+}
+
+// works reports whether a port was granted that is good for something, as far as is
+// known.
+func (r *routers) works(seen nat.Report) bool {
+	return r != nil && len(r.Grants) > 0 && !outer(r.Grants[0], seen) && (r.Checked == nil || !r.Checked.failed())
+}
+
+// outer reports whether a router granted what is not public: it is behind another
+// NAT itself.
+func outer(g portmap.Grant, r nat.Report) bool {
+	a := g.External.Addr()
+	return g.DoubleNAT() || a.Is4() && len(r.Public) > 0 && !slices.Contains(r.Public, a)
+}
