@@ -18,6 +18,8 @@ import (
 
 const (
 	ssdpPort = 1900
+	// maxFailures bounds the errors of a socket that are passed over in a round.
+	maxFailures = 20
 	// maxDatagram is more than any answer to a search has.
 	maxDatagram = 2048
 )
@@ -151,16 +153,18 @@ func (s *searcher) receive(until time.Time) (Answer, error) {
 	}
 	var ignored error
 	b := make([]byte, maxDatagram)
-	for {
+	for failures := 0; ; {
 		n, from, err := s.conn.ReadFrom(b)
 		if err != nil {
 			if e := net.Error(nil); errors.As(err, &e) && e.Timeout() {
 				return Answer{}, errors.Join(ErrSilent, ignored)
 			}
-			if errors.Is(err, net.ErrClosed) {
+			// Some systems hand us an ICMP error, of a gateway that does not listen;
+			// somebody else may.
+			if failures++; errors.Is(err, net.ErrClosed) || failures > maxFailures {
 				return Answer{}, errors.Join(err, ignored)
 			}
-			continue // an ICMP error: the gateway listens not, somebody else may
+			continue
 		}
 		a, err := s.accept(b[:n], from)
 		if err == nil {
