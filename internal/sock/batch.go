@@ -13,6 +13,8 @@ import (
 type Batch struct {
 	messages []ipv4.Message
 	slots    []slot // what the messages point to
+	socket   *Socket
+	conn     *ipv4.PacketConn // socket's, of IPv6 too
 }
 
 type slot struct {
@@ -66,11 +68,14 @@ func (s *Socket) SendBatch(b *Batch) error {
 			first = err
 		}
 	}
-	many := s.batch != nil && canBatch && len(b.slots) > 1
+	many := s.udp != nil && canBatch && len(b.slots) > 1
+	if many && b.socket != s {
+		b.socket, b.conn = s, ipv4.NewPacketConn(s.udp)
+	}
 	for i := 0; i < len(b.slots); {
 		n := 1
 		if many {
-			sent, err := s.batch.WriteBatch(b.messages[i:], 0)
+			sent, err := b.conn.WriteBatch(b.messages[i:], 0)
 			if errors.Is(err, net.ErrClosed) {
 				failed(err)
 				break

@@ -55,6 +55,9 @@ func TestBatchGoesToMany(t *testing.T) {
 				if err := a.SendBatch(&b); err != nil {
 					t.Errorf("nothing: %v", err)
 				}
+				if together := canBatch && name == "system"; (b.conn != nil) != together {
+					t.Errorf("packets left together: %v, want %v", b.conn != nil, together)
+				}
 				_ = a.Close()
 				for i := range 3 {
 					b.Add(to[i].Local(), nil)

@@ -19,8 +19,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
-
-	"golang.org/x/net/ipv4"
 )
 
 // Network makes a node's sockets and knows its addresses: the system's by
@@ -69,9 +67,8 @@ const (
 // Socket is one UDP socket of one address family.
 type Socket struct {
 	conn  net.PacketConn
-	udp   *net.UDPConn     // nil for a simulated socket
-	out   writer           // udp, to send from
-	batch *ipv4.PacketConn // udp, for many packets in one call; IPv6 too
+	udp   *net.UDPConn // nil for a simulated socket
+	out   writer       // udp, to send from
 	local netip.AddrPort
 	gro   bool
 	gso   bool
