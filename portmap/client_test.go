@@ -639,3 +639,26 @@ func TestBadRequestsAreRefused(t *testing.T) {
 		}
 	})
 }
+
+// PCP gives a mapping to nobody but who asked for it (RFC 6887 §11.3), and a program
+// that was killed cannot say who that was. NAT-PMP does not ask.
+func TestPortOfAKilledProgramIsMappedByAnotherProtocol(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := begin(t, portmaptest.Options{Behavior: portmaptest.Behavior{NoPMP: true}})
+		defer w.close(t)
+		killed := w.want(t, game)
+		grant(t, killed)
+		killed.Detach()
+		m := w.want(t, game)
+		time.Sleep(time.Second)
+		if err := m.Err(); !errors.Is(err, portmap.ErrDenied) {
+			t.Errorf("by PCP: %v", err)
+		}
+		w.router.Set(func(b *portmaptest.Behavior) { b.NoPMP = false })
+		time.Sleep(30 * time.Minute)
+		if g := m.Grants(); len(g) != 1 || g[0].Protocol != portmap.NATPMP {
+			t.Errorf("grants %+v, error %v", g, m.Err())
+		}
+	})
+}

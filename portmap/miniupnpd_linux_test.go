@@ -204,3 +204,32 @@ func TestDaemonOpensIPv6Pinholes(t *testing.T) {
 		t.Error("the firewall is open after the pinhole was given back")
 	}
 }
+
+// RFC 6887 §12: the daemon keeps the mapping of a flow.
+func TestDaemonKeepsTheMappingOfAFlow(t *testing.T) {
+	t.Parallel()
+	h := startHome(t, daemonOptions{NATPMP: true})
+	c, _ := h.client("a", portmap.PCP)
+	s := h.server("a", "udp4")
+	flow := netip.AddrPortFrom(h.Host("world").Addr(), 9)
+	g := h.granted(want(t, c, portmap.Request{Internal: wildcard(portOf(s)), Peer: flow}))
+	if g.Protocol != portmap.PCP || g.External.Addr() != h.Box("home").Addr() || g.External.Port() == 0 {
+		t.Errorf("granted %+v", g)
+	}
+}
+
+func TestDaemonMapsThePortOfAKilledProgramAgain(t *testing.T) {
+	t.Parallel()
+	each(t, daemonOptions{}, func(t *testing.T, h *home, by portmap.Protocol) {
+		s := h.server("a", "udp4")
+		r := portmap.Request{Internal: wildcard(portOf(s))}
+		killed, _ := h.client("a", by)
+		old := want(t, killed, r)
+		before := h.granted(old)
+		old.Detach()
+		c, _ := h.client("a", by)
+		if g := h.granted(want(t, c, r)); g.External != before.External || !h.arrives(g.External, s) {
+			t.Errorf("granted %+v, before %v", g, before.External)
+		}
+	})
+}

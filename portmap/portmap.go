@@ -89,7 +89,9 @@ type Request struct {
 	// renewed for as long as the Client runs.
 	Lifetime time.Duration
 	// Remotes are those who may use the mapping (RFC 6887 §13.3, FILTER); with
-	// none, everybody. Only PCP can restrict it so. Routers that cannot are not asked.
+	// none, everybody. Only PCP can restrict it so. Routers that cannot are not
+	// asked, but some that can in theory let in everybody all the same (miniupnpd
+	// 2.3): a program must not rely on it alone.
 	Remotes []Remote
 	// Peer, if valid, asks not for a mapping that serves all, but that the one of
 	// our flow to this endpoint be kept (RFC 6887 §12, PEER): keepalives can then
