@@ -28,6 +28,9 @@ type Config struct {
 	NewLocal func() Local
 	// Memory is what earlier attempts at this peer taught; nil: nothing.
 	Memory *Memory
+	// Keepalive says how long our NAT keeps a mapping that is not used, with room to
+	// spare; 15 s if nil or 0. It is asked each time.
+	Keepalive func() time.Duration
 	// Rand is where transaction IDs come from; crypto/rand if nil.
 	Rand io.Reader
 }

@@ -72,8 +72,15 @@ func (p *pair) check(now time.Time, size int, urgent bool) {
 }
 
 // keepalive is the pause between probes that hold a mapping open. An answer holds
-// it as well as a probe does: one side leads, and the other only answers.
-func (e *Engine) keepalive() time.Duration {
+// it as well as a probe does: one side leads, the one whose NAT forgets sooner, and
+// the other only answers.
+func (e *Engine) keepalive(p *pair) time.Duration {
+	keepalive := keepalive
+	if f := e.cfg.Keepalive; f != nil && p.remote.Addr().Is4() {
+		if d := f(); d > 0 {
+			keepalive = d
+		}
+	}
 	if string(e.cfg.Self.ID[:]) < string(e.cfg.Other.ID[:]) {
 		return keepalive
 	}
@@ -141,7 +148,7 @@ func (e *Engine) wasAsked(p *pair) {
 		return
 	}
 	if p.tries == 0 {
-		p.nextAt = e.now.Add(e.keepalive())
+		p.nextAt = e.now.Add(e.keepalive(p))
 	}
 }
 

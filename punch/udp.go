@@ -325,7 +325,7 @@ func (e *Engine) confirm(p *pair, sent time.Time) {
 	if sent.After(p.alive) {
 		p.alive = sent
 	}
-	p.tries, p.checked, p.urgent, p.nextAt = 0, false, false, e.now.Add(e.keepalive())
+	p.tries, p.checked, p.urgent, p.nextAt = 0, false, false, e.now.Add(e.keepalive(p))
 	e.emit(Action{Op: Heard, Local: p.local, To: p.remote, Kind: p.kind})
 	e.emit(Action{Op: Confirmed, Local: p.local, To: p.remote, Kind: p.kind, RTT: p.rtt, Loss: p.lost})
 }

@@ -251,6 +251,13 @@ func NewAgent(cfg AgentConfig) (*Agent, error) {
 	return &Agent{cfg: cfg, secret: secret, channels: make(map[wire.Channel]*agentChannel)}, nil
 }
 
+// SetKeepalive changes AgentConfig.Keepalive, from the next refresh on.
+func (a *Agent) SetKeepalive(d time.Duration) {
+	if a.cfg.Keepalive = d; d == 0 {
+		a.cfg.Keepalive = defaultKeepalive
+	}
+}
+
 // Stats returns the counts of packets that were not believed.
 func (a *Agent) Stats() AgentStats { return a.stats }
 

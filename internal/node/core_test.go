@@ -10,6 +10,7 @@ import (
 
 	"bodkin/internal/path"
 	"bodkin/internal/wire"
+	"bodkin/nat"
 	"bodkin/peer"
 	"bodkin/rendezvous"
 )
@@ -427,5 +428,51 @@ func TestIgnoredWordsAreDistinct(t *testing.T) {
 	}
 	if len(words) != int(reasons) || words[""] {
 		t.Errorf("%d words for %d reasons: %v", len(words), reasons, slices.Sorted(maps.Keys(words)))
+	}
+}
+
+func TestKeepaliveFollowsTheLifetimeOfMappings(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		lives nat.Span
+		want  time.Duration
+	}{
+		"not known":             {nat.Span{}, 0},
+		"less than the least":   {nat.Span{Below: 15 * time.Second}, 5 * time.Second},
+		"30 s":                  {nat.Span{AtLeast: 29 * time.Second, Below: 31 * time.Second}, 29 * time.Second * 2 / 3},
+		"two minutes":           {nat.Span{AtLeast: 117 * time.Second, Below: 2 * time.Minute}, time.Minute},
+		"for good":              {nat.Span{AtLeast: 5 * time.Minute}, time.Minute},
+		"shorter than it seems": {nat.Span{AtLeast: 2 * time.Second, Below: 15 * time.Second}, 5 * time.Second},
+	} {
+		if got := keepalive(c.lives); got != c.want {
+			t.Errorf("%s: every %v, want %v", name, got, c.want)
+		}
+	}
+	w := newWorld(t, 1)
+	a, b := w.home("a", delayA).listen(), w.home("b", delayB).listen()
+	a.dial(b)
+	w.until(time.Second, func() bool { return a.direct(b) && b.direct(a) })
+	b.retain(a)
+	count := func() (n int) {
+		before := a.probesTo(b.public) + b.probesTo(a.public)
+		w.run(time.Hour)
+		return a.probesTo(b.public) + b.probesTo(a.public) - before
+	}
+	w.run(time.Minute)
+	// One packet each way every 15 s: the probe of one side, and its answer.
+	if n := count(); n > 2*240 || n < 2*200 {
+		t.Errorf("%d packets an hour", n)
+	}
+	for _, h := range w.homes {
+		r := nat.Report{}
+		r.Lifetime.Value, r.Lifetime.Time = nat.Span{AtLeast: 5 * time.Minute}, w.now
+		h.core.measured(r)
+	}
+	w.run(time.Minute)
+	if n := count(); n > 2*60 || n < 2*50 {
+		t.Errorf("%d packets an hour where mappings live for long", n)
+	}
+	if !a.direct(b) || !b.direct(a) {
+		t.Error("the hole closed")
 	}
 }

@@ -90,6 +90,10 @@ func (c *Core) measured(r nat.Report) {
 	if now.Ports.Allocation == nat.Sequential && now.Mapping >= nat.AddressDependent {
 		c.measuring.recount = c.now.Add(recountEvery)
 	}
+	if r.Lifetime.Known() {
+		c.self.Keepalive = keepalive(r.Lifetime.Value)
+		c.agent.SetKeepalive(min(c.self.Keepalive, maxServerKeepalive))
+	}
 	c.emit(Action{Op: Measured, Report: &r})
 	if now == before {
 		return
@@ -99,6 +103,29 @@ func (c *Core) measured(r nat.Report) {
 	c.describe()
 	if !sameTactics(before, now) {
 		c.all(path.Input{Op: path.ProfileChanged})
+	}
+}
+
+const (
+	// What holds a mapping is sent no more seldom and no more often than this,
+	// whatever was measured: the peer's NAT may forget sooner, and a peer that is
+	// gone should be missed.
+	minKeepalive, maxKeepalive = 5 * time.Second, time.Minute
+	// maxServerKeepalive leaves room for a lost Refresh within the 60 s for which
+	// a server keeps a registration.
+	maxServerKeepalive = 25 * time.Second
+)
+
+// keepalive is how often to send something so that a mapping lives, by how long one
+// lives that is not used: 0 if that is not known.
+func keepalive(lives nat.Span) time.Duration {
+	switch {
+	case lives.AtLeast > 0:
+		return min(max(lives.AtLeast*2/3, minKeepalive), maxKeepalive)
+	case lives.Below > 0:
+		return min(max(lives.Below/3, minKeepalive), maxKeepalive)
+	default:
+		return 0
 	}
 }
 

@@ -24,6 +24,8 @@ type Self struct {
 	Extra    uint32 // counts the sockets that were asked for with Bind
 	Moves    uint32 // counts the changes of our network
 	Rand     io.Reader
+	// Keepalive is how long our NAT keeps a mapping for certain; 0 if not known.
+	Keepalive time.Duration
 
 	// memories outlive the Peers: the next one of the same ID has them again.
 	memories map[peer.ID]*punch.Memory

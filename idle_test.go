@@ -1,0 +1,61 @@
+package bodkin_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"bodkin"
+	"bodkin/natlab"
+)
+
+// Two nodes that say nothing to each other keep their hole with one small packet each
+// way in each interval, also behind NATs that forget sooner than others.
+func TestIdlePairKeepsItsHole(t *testing.T) {
+	t.Parallel()
+	for name, preset := range map[string]natlab.Preset{"Linux": natlab.Linux, "forgetful": natlab.ShortTimeout} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				l, url := inMemory(t, natlab.Options{PresetA: preset, PresetB: preset})
+				ctx, cancel := context.WithTimeout(t.Context(), 2*time.Hour)
+				defer cancel()
+				a := startNode(t, bodkin.Config{Server: url, Network: l.Host("a")})
+				b := startNode(t, bodkin.Config{Server: url, Network: l.Host("b")})
+				echo(t, b, "echo")
+				must(t, a.WaitRegistered(ctx))
+				events := a.Events(ctx)
+				c, err := a.Dial(ctx, b.ID(), "echo")
+				must(t, err)
+				defer func() { _ = c.Close() }()
+				untilDirect(t, ctx, events)
+				time.Sleep(time.Minute) // of fake time: QUIC has said what it had to say
+				sent, bytes := map[string]int{}, 0
+				homeA, homeB := public(t, l, "home-a"), public(t, l, "home-b")
+				defer l.Observe(func(e natlab.Event) {
+					if e.What == natlab.Entered && e.Up && natlab.Between(homeA, homeB)(e.Packet) && e.Packet.From.Addr() != e.Packet.To.Addr() {
+						if e.Where == "home-a" || e.Where == "home-b" {
+							sent[e.Where]++
+							bytes = max(bytes, len(e.Packet.Data))
+						}
+					}
+				})()
+				time.Sleep(time.Hour)
+				const most = int(time.Hour / (15 * time.Second))
+				for _, home := range []string{"home-a", "home-b"} {
+					if n := sent[home]; n > most+1 || n < most/4 {
+						t.Errorf("%d packets in an hour from %s, %d at the most", n, home, most)
+					}
+				}
+				if bytes > 120 {
+					t.Errorf("a packet of %d bytes", bytes)
+				}
+				if !goesDirect(a) || !goesDirect(b) {
+					t.Error("the hole closed")
+				}
+				t.Logf("%v packets in an hour, of %d bytes at the most", sent, bytes)
+			})
+		})
+	}
+}
