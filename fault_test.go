@@ -547,7 +547,7 @@ var faults = []fault{
 	{"half is lost between the homes", time.Minute, func(x *lane) func() {
 		between, rng := natlab.Between(x.home("home-a"), x.home("home-b")), rand.New(rand.NewPCG(1, 2))
 		return x.net.Block(func(p natlab.Packet) bool { return between(p) && rng.Float64() < 0.5 })
-	}, 15 * time.Second, 75 * time.Second},
+	}, 15 * time.Second, 2 * time.Minute},
 	{"ten packets a second pass between the homes", 30 * time.Second, func(x *lane) func() {
 		between, next := natlab.Between(x.home("home-a"), x.home("home-b")), time.Now()
 		return x.net.Block(func(p natlab.Packet) bool {

@@ -50,6 +50,7 @@ type watch struct {
 	checked time.Time // when the route in use was last asked
 	quiet   time.Time // when to ask, since nothing was sent any more
 	sent    time.Time // when something last was
+	burst   time.Time // since when something is, without a pause
 	size    int       // how large
 	narrow  map[Key]*narrow
 	relay   measure
@@ -98,14 +99,20 @@ func (p *Peer) active(in Input) {
 	if i < 0 {
 		return
 	}
+	if p.now.Sub(p.watch.sent) > checkPause {
+		p.watch.burst = p.now // before it there was nothing to answer
+	}
 	p.watch.quiet, p.watch.sent, p.watch.size = p.now.Add(quietTime), p.now, in.Size
 	r, since := p.routes[i], p.now.Sub(p.watch.checked)
+	if in.Heard.Before(p.watch.burst) {
+		in.Heard = p.watch.burst
+	}
 	silent := p.now.Sub(in.Heard) > max(silence, 3*r.RTT)
 	if silent && since > checkPause {
 		p.emit(Action{Op: Doubt})
 	}
 	p.measureRelay(r)
-	if since <= checkPause || !silent && since <= checkEvery && in.Size < wideFrom {
+	if since <= checkPause || !silent && (p.now == p.watch.burst || since <= checkEvery && in.Size < wideFrom) {
 		return
 	}
 	p.checkAll(r, silent)

@@ -90,6 +90,10 @@ var (
 // left for a narrower one at any moment.
 const packetSize = 1228
 
+// idleTimeout is how long an outage may last that sessions survive. That an open
+// connection on which nothing happens is not ended by it takes a packet now and then.
+const idleTimeout = 10 * time.Minute
+
 const (
 	// maxStreams is how many streams of a peer are open at once; the next one
 	// waits there.
@@ -112,7 +116,8 @@ var silenceQUIC = sync.OnceFunc(func() {
 func quicConfig() *quic.Config {
 	return &quic.Config{
 		HandshakeIdleTimeout:           15 * time.Second,
-		MaxIdleTimeout:                 10 * time.Minute, // path heals; keepalives are path's
+		MaxIdleTimeout:                 idleTimeout, // path heals; keepalives are path's
+		KeepAlivePeriod:                idleTimeout / 2,
 		InitialStreamReceiveWindow:     2 << 20,
 		MaxStreamReceiveWindow:         32 << 20,
 		InitialConnectionReceiveWindow: 4 << 20,
