@@ -27,11 +27,15 @@ var (
 // hardRuns are runs of a pair whose NATs are known, within the budget of every one.
 func hardRuns(t *testing.T, a, b natlab.Preset, pa, pb nat.Profile, runs int, limit time.Duration) (c Cell) {
 	t.Helper()
+	return runsWith(t, a, b, &[2]nat.Profile{pa, pb}, runs, limit)
+}
+
+func runsWith(t *testing.T, a, b natlab.Preset, profiles *[2]nat.Profile, runs int, limit time.Duration) (c Cell) {
+	t.Helper()
 	c.A, c.B = a, b
 	for seed := range uint64(runs) {
 		r := punched(t, Config{
-			Topology: natlab.TwoHomes(natlab.Options{PresetA: a, PresetB: b, Seed: seed}),
-			Profiles: &[2]nat.Profile{pa, pb}, Limit: limit,
+			Topology: natlab.TwoHomes(natlab.Options{PresetA: a, PresetB: b, Seed: seed}), Profiles: profiles, Limit: limit,
 		})
 		if max(r.PacketsA, r.PacketsB) > 2000 || max(r.SocketsA, r.SocketsB) > 256 {
 			t.Errorf("%s and %s, seed %d: %+v", a, b, seed, r)
@@ -53,14 +57,14 @@ func TestHardPairsOpen(t *testing.T) {
 		share  float64
 		median time.Duration
 	}{
-		{natlab.PortRestricted, natlab.SymmetricRandom, isClosed, isRandom, 100, 10 * time.Second, .98, 3 * time.Second},
-		{natlab.SymmetricRandom, natlab.PortRestricted, isRandom, isClosed, 50, 10 * time.Second, .98, 3 * time.Second},
-		{natlab.LinuxAccept, natlab.SymmetricRandom, isAccept, isRandom, 50, 10 * time.Second, .98, 3 * time.Second},
-		{natlab.SymmetricRandom, natlab.LinuxAccept, isRandom, isAccept, 50, 10 * time.Second, .98, 3 * time.Second},
-		{natlab.PortRestricted, natlab.CGNATBlock, isClosed, isBlock, 100, 2 * time.Second, .99, time.Second},
-		{natlab.CGNATBlock, natlab.Linux, isBlock, isClosed, 50, 2 * time.Second, .99, time.Second},
-		{natlab.LinuxAccept, natlab.CGNATBlock, isAccept, isBlock, 100, 2 * time.Second, .99, time.Second},
-		{natlab.CGNATBlock, natlab.LinuxAccept, isBlock, isAccept, 50, 2 * time.Second, .99, time.Second},
+		{natlab.PortRestricted, natlab.SymmetricRandom, isClosed, isRandom, 60, 10 * time.Second, .98, 3 * time.Second},
+		{natlab.SymmetricRandom, natlab.PortRestricted, isRandom, isClosed, 30, 10 * time.Second, .98, 3 * time.Second},
+		{natlab.LinuxAccept, natlab.SymmetricRandom, isAccept, isRandom, 30, 10 * time.Second, .98, 3 * time.Second},
+		{natlab.SymmetricRandom, natlab.LinuxAccept, isRandom, isAccept, 30, 10 * time.Second, .98, 3 * time.Second},
+		{natlab.PortRestricted, natlab.CGNATBlock, isClosed, isBlock, 60, 2 * time.Second, .99, time.Second},
+		{natlab.CGNATBlock, natlab.Linux, isBlock, isClosed, 30, 2 * time.Second, .99, time.Second},
+		{natlab.LinuxAccept, natlab.CGNATBlock, isAccept, isBlock, 60, 2 * time.Second, .99, time.Second},
+		{natlab.CGNATBlock, natlab.LinuxAccept, isBlock, isAccept, 30, 2 * time.Second, .99, time.Second},
 	} {
 		t.Run(string(x.a+" and "+x.b), func(t *testing.T) {
 			t.Parallel()
@@ -68,14 +72,43 @@ func TestHardPairsOpen(t *testing.T) {
 				x.runs = 20
 			}
 			c := hardRuns(t, x.a, x.b, x.pa, x.pb, x.runs, 0)
-			in := 0
-			for _, d := range c.Times() {
-				if d <= x.within {
-					in++
-				}
+			if s := c.Summary(); within(c, x.within) < x.share || s.Median > x.median {
+				t.Errorf("%.3f within %v, median %v: %v", within(c, x.within), x.within, s.Median, s.Why)
 			}
-			if s := c.Summary(); float64(in) < x.share*float64(x.runs) || s.Median > x.median {
-				t.Errorf("%d of %d within %v, median %v: %v", in, x.runs, x.within, s.Median, s.Why)
+		})
+	}
+}
+
+// within is the share of a cell's runs that became direct in a time.
+func within(c Cell, limit time.Duration) float64 {
+	in := 0
+	for _, d := range c.Times() {
+		if d <= limit {
+			in++
+		}
+	}
+	return float64(in) / float64(len(c.Results))
+}
+
+// Ports of NATs that count are predicted from what the nodes measured themselves.
+func TestCountedPortsArePredicted(t *testing.T) {
+	t.Parallel()
+	for _, x := range []struct {
+		a, b   natlab.Preset
+		within time.Duration
+		share  float64
+	}{
+		{natlab.PortRestricted, natlab.SymmetricSequential, time.Second, .99},
+		{natlab.SymmetricSequential, natlab.LinuxAccept, time.Second, .99},
+		{natlab.PortRestricted, natlab.SymmetricBusy, 3 * time.Second, .95},
+		{natlab.SymmetricBusy, natlab.LinuxAccept, 3 * time.Second, .95},
+		{natlab.SymmetricSequential, natlab.SymmetricSequential, 3 * time.Second, .95},
+	} {
+		t.Run(string(x.a+" and "+x.b), func(t *testing.T) {
+			t.Parallel()
+			c := runsWith(t, x.a, x.b, nil, 20, 0)
+			if within(c, x.within) < x.share {
+				t.Errorf("%.3f within %v: %v", within(c, x.within), x.within, c.Summary().Why)
 			}
 		})
 	}
@@ -157,13 +190,16 @@ var lies = [][2]nat.Profile{
 }
 
 // A wrong profile costs time, never success: whatever plain punching opens opens all
-// the same, whoever asks.
+// the same.
 func TestFalseProfilesBlockNothing(t *testing.T) {
 	t.Parallel()
 	presets := natlab.Presets()
 	tried, plain := 0, 0
 	for i, a := range presets {
 		for j, b := range presets {
+			if (i < j) == ((i+j)%2 == 0) && i != j {
+				continue // the other one asks
+			}
 			if tried++; testing.Short() && tried%5 != 0 {
 				continue
 			}
