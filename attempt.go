@@ -1,6 +1,7 @@
 package bodkin
 
 import (
+	"slices"
 	"time"
 
 	"bodkin/internal/path"
@@ -51,14 +52,12 @@ type Tactic struct {
 	Probes int    `json:"probes"` // sent
 }
 
-// Over reports whether no tactic is under way any more.
+// Over reports whether all tactics have ended by themselves. An attempt that was
+// interrupted is followed by another one at once.
 func (a Attempt) Over() bool {
-	for _, t := range a.Tactics {
-		if t.Result == string(punch.Running) {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(a.Tactics, func(t Tactic) bool {
+		return t.Result == string(punch.Running) || t.Result == string(punch.Interrupted)
+	})
 }
 
 func attemptOf(a *path.Account) *Attempt {

@@ -40,6 +40,7 @@ func explained(t *testing.T, o natlab.Options, change func(*natlab.Live)) (e bod
 		if change != nil {
 			change(l)
 		}
+		events := a.Events(ctx)
 		begin := time.Now()
 		if e, err = a.Explain(ctx, b.ID()); err != nil {
 			t.Fatal(err)
@@ -49,6 +50,16 @@ func explained(t *testing.T, o natlab.Options, change func(*natlab.Live)) (e bod
 		if p := a.Status().Peers; e.Attempt != nil && (len(p) != 1 || p[0].Attempt == nil || !slices.Equal(p[0].Attempt.Tactics, e.Attempt.Tactics)) {
 			t.Errorf("status: %+v", p)
 		}
+		if e.Way != "relay" {
+			return
+		}
+		for ended := range events {
+			// One is interrupted when a NAT has been measured.
+			if ended.Kind == bodkin.EventAttemptEnded && ended.Tactics[0].Result == "no hole" && ended.Tactics[0].Probes > 0 {
+				return
+			}
+		}
+		t.Error("no event tells how the attempt ended")
 	})
 	return e, took
 }

@@ -206,7 +206,9 @@ func (x *site) say() {
 }
 
 func ended(r punch.Report) bool {
-	return !slices.ContainsFunc(r.Outcomes, func(o punch.Outcome) bool { return o.Result == punch.Running })
+	return !slices.ContainsFunc(r.Outcomes, func(o punch.Outcome) bool {
+		return o.Result == punch.Running || o.Result == punch.Interrupted
+	})
 }
 
 var errSilent = errors.New("it is silent")

@@ -97,14 +97,12 @@ func nats(f Facts) Verdict {
 	return between()
 }
 
-// pending reports whether a tactic is under way.
+// pending reports whether a tactic is under way, or was interrupted by the next
+// attempt.
 func pending(r *punch.Report) bool {
-	for _, o := range r.Outcomes {
-		if o.Result == punch.Running {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(r.Outcomes, func(o punch.Outcome) bool {
+		return o.Result == punch.Running || o.Result == punch.Interrupted
+	})
 }
 
 // fixed says whether a NAT keeps one port for all destinations.
