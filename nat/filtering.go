@@ -55,7 +55,7 @@ func (m *Measurement) studyFilter(family int) {
 	if !m.settled(first) || opener != nil && !opener.over() || family == v4 && !m.mapping.done {
 		return
 	}
-	m.concludeFilter(s, study, finding, mapping)
+	m.concludeFilter(study, finding, mapping)
 }
 
 // askFromElsewhere begins the trials of sockets whose own way is open.
@@ -85,7 +85,7 @@ func (s *server) changed() netip.AddrPort {
 }
 
 // concludeFilter says what is to be said when it can be.
-func (m *Measurement) concludeFilter(s *server, study *filterStudy, finding *Finding[Behavior], mapping Behavior) {
+func (m *Measurement) concludeFilter(study *filterStudy, finding *Finding[Behavior], mapping Behavior) {
 	if len(study.port) == 0 { // the ways were not open: all packets were lost
 		find(m, finding, Unknown, "too many packets were lost")
 		study.done = true

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -206,12 +207,12 @@ func topology(boxes []natlab.NAT, access natlab.Link, seed uint64) natlab.Topolo
 	}}
 	behind := ""
 	names := []string{"home", "carrier"}
-	for i := len(boxes) - 1; i >= 0; i-- {
-		b := natlab.Box{Name: names[i], Behind: behind, NAT: boxes[i]}
+	for i, box := range slices.Backward(boxes) {
+		b := natlab.Box{Name: names[i], Behind: behind, NAT: box}
 		if i == 0 {
 			b.Link = access
 		}
-		if boxes[i] == (natlab.NAT{}) {
+		if box == (natlab.NAT{}) {
 			b.Preset = natlab.Open
 		}
 		t.Boxes = append(t.Boxes, b)

@@ -18,6 +18,7 @@
 //	lifetime.go     RFC 4787 §4.3
 //	ipv6.go         the same for IPv6, where there is only a filter
 //	live.go         Measure: the state machine on real sockets
+//	hops_linux.go   the routers on the way
 package nat
 
 import (

@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
+	"bodkin/internal/sock"
 	"bodkin/nat"
 	"bodkin/portmap"
 	"bodkin/rendezvous"
@@ -28,10 +31,16 @@ type checkup struct {
 	Summary string     `json:"summary"`
 	NAT     nat.Report `json:"nat"`
 	// Routers is nil where none was asked: nothing is translated.
-	Routers *routers  `json:"port_mapping,omitempty"`
-	Peers   []meeting `json:"peers"`
-	Advice  []string  `json:"advice"`
+	Routers *routers `json:"port_mapping,omitempty"`
+	// Hops are the first routers on the way, by IPv4; "" says nothing. There are
+	// none where the system does not show them.
+	Hops   []netip.Addr `json:"hops,omitempty"`
+	Peers  []meeting    `json:"peers"`
+	Advice []string     `json:"advice"`
 }
+
+// firstHops is how far a carrier's NAT may be.
+const firstHops = 6
 
 type checkFlags struct {
 	server   string
@@ -90,8 +99,14 @@ func (a *app) check(ctx context.Context, f checkFlags) error {
 			a.say("a mapping in use lives %v", now)
 		}
 	}
+	var hops []netip.Addr
+	var tracing sync.WaitGroup
+	if at := slices.IndexFunc(servers, func(s netip.AddrPort) bool { return s.Addr().Is4() }); at >= 0 {
+		tracing.Go(func() { hops, _ = nat.Hops(ctx, sock.System{}, servers[at], firstHops) })
+	}
 	report, err := nat.Measure(ctx, c)
-	result := diagnose(net.JoinHostPort(host, strconv.Itoa(int(port))), report, ask.answers(ctx, report.Server))
+	tracing.Wait()
+	result := diagnose(net.JoinHostPort(host, strconv.Itoa(int(port))), report, ask.answers(ctx, report.Server), hops)
 	if printErr := a.print(result, "%s", result.text(a.verbose)); printErr != nil {
 		return printErr
 	}

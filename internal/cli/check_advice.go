@@ -1,7 +1,7 @@
 package cli
 
 import (
-	"slices"
+	"net/netip"
 	"time"
 
 	"bodkin/nat"
@@ -9,8 +9,13 @@ import (
 )
 
 // diagnose makes a checkup of what was measured.
-func diagnose(server string, r nat.Report, asked *routers) checkup {
-	c := checkup{Version: checkVersion, Server: server, NAT: r, Routers: asked, Class: classOf(r)}
+func diagnose(server string, r nat.Report, asked *routers, hops []netip.Addr) checkup {
+	// What says nothing at the end is further on than the server, or nothing.
+	for len(hops) > 0 && !hops[len(hops)-1].IsValid() {
+		hops = hops[:len(hops)-1]
+	}
+	r.Levels = levels(r, asked, hops)
+	c := checkup{Hops: hops, Version: checkVersion, Server: server, NAT: r, Routers: asked, Class: classOf(r)}
 	c.Summary = summary(c.Class, r)
 	c.Peers = append([]meeting{}, meetings(r)...)
 	c.Advice = append([]string{}, advice(c)...)
@@ -30,8 +35,7 @@ func advice(c checkup) (out []string) {
 	}
 	r := c.NAT
 	mapped := c.Routers.works(r)
-	double := c.Routers != nil && slices.ContainsFunc(c.Routers.Grants, func(g portmap.Grant) bool { return outer(g, r) })
-	carrier := double || r.Levels.Value > 1 || r.Ports.Value.Allocation == nat.Block
+	carrier := r.Levels.Value > 1 || r.Ports.Value.Allocation == nat.Block
 	hard := c.Class == symmetric
 	say(c.Class == udpBlocked, "Allow UDP to leave this network, at the least to the server's port. If other programs reach it, see whether the server runs.")
 	say(hard && r.Ports.Value.Allocation != nat.Block,

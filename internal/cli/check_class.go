@@ -69,6 +69,7 @@ func summary(c class, r nat.Report) string {
 		return "A hard NAT (symmetric): another port outside for every destination; " + portWords(r.Ports.Value) + "."
 	case udpBlocked:
 		return "Nothing comes back over UDP: this network blocks it, or the server does not run."
+	default:
 	}
 	return "A NAT, of which this server cannot tell more: it has one endpoint, and so there is nothing to compare."
 }

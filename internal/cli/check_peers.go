@@ -119,6 +119,7 @@ func (m meeting) words() string {
 		return "over the relay"
 	case unclear:
 		return "not known"
+	default:
 	}
 	return strings.TrimSuffix(string(m.Outcome)+", "+how[m.Tactic], ", ")
 }

@@ -115,3 +115,28 @@ func outer(g portmap.Grant, r nat.Report) bool {
 	a := g.External.Addr()
 	return g.DoubleNAT() || a.Is4() && len(r.Public) > 0 && !slices.Contains(r.Public, a)
 }
+
+// carrierNAT are the addresses between a carrier's NAT and its customers (RFC 6598).
+var carrierNAT = netip.MustParsePrefix("100.64.0.0/10")
+
+// levels is how many NATs there are at the least, by what the routers say, too.
+func levels(r nat.Report, asked *routers, hops []netip.Addr) nat.Finding[int] {
+	f := r.Levels
+	more := func(evidence string) {
+		f.Value = max(f.Value, 2)
+		f.Evidence = append(slices.Clone(f.Evidence), evidence)
+	}
+	if f.Value == 0 {
+		return f
+	}
+	for i, h := range hops {
+		if i > 0 && carrierNAT.Contains(h) && !carrierNAT.Contains(hops[0]) {
+			more(fmt.Sprintf("router %d on the way is %v, of 100.64.0.0/10, which carriers use behind their NATs (RFC 6598)", i+1, h))
+			break
+		}
+	}
+	if asked != nil && len(asked.Grants) > 0 && outer(asked.Grants[0], r) {
+		more(fmt.Sprintf("the router's address outside is %v, by its own word", asked.Grants[0].External.Addr()))
+	}
+	return f
+}

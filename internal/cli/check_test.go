@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -45,6 +46,7 @@ func (h hosts) Prefixes() (all []netip.Prefix, _ error) {
 // checkedIn is what `bodkin check` makes of a preset, in fake time. The server is a
 // real one, with several addresses.
 func checkedIn(t *testing.T, preset natlab.Preset, addresses int, lifetime bool) (c checkup) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		top := natlab.TwoHomes(natlab.Options{PresetA: preset, PresetB: natlab.Open, IPv6: true})
 		top.Hosts = append(top.Hosts, natlab.Host{Name: "server2", Link: natlab.Link{Delay: 10 * time.Millisecond}})
@@ -73,8 +75,10 @@ func checkedIn(t *testing.T, preset natlab.Preset, addresses int, lifetime bool)
 			t.Error(err)
 		}
 		cancel()
-		<-done
-		c = diagnose("the server", r, nil)
+		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		c = diagnose("the server", r, nil, nil)
 	})
 	return c
 }
@@ -193,6 +197,45 @@ func TestRoutersAreBelievedAsFarAsTheServerSees(t *testing.T) {
 	}
 }
 
+func TestSecondNATIsFound(t *testing.T) {
+	t.Parallel()
+	hops := func(texts ...string) (out []netip.Addr) {
+		for _, text := range texts {
+			a, _ := netip.ParseAddr(text)
+			out = append(out, a)
+		}
+		return out
+	}
+	public := nat.Report{Public: hops("203.0.113.1"), Mapping: nat.Finding[nat.Behavior]{Value: nat.EndpointIndependent, Time: time.Unix(1, 0)}}
+	granted := func(text string) *routers {
+		return &routers{Grants: []portmap.Grant{{External: netip.MustParseAddrPort(text)}}}
+	}
+	for name, c := range map[string]struct {
+		levels int
+		hops   []netip.Addr
+		asked  *routers
+		want   int
+	}{
+		"nothing more":            {1, nil, nil, 1},
+		"a carrier on the way":    {1, hops("192.168.1.1", "", "100.64.3.1", "198.51.100.1", ""), nil, 2},
+		"a customer of a carrier": {1, hops("100.64.3.1", "100.64.9.9"), nil, 1},
+		"routers inside":          {1, hops("10.0.0.1", "10.1.0.1"), nil, 1},
+		"no NAT":                  {0, hops("192.0.2.1", "100.64.3.1"), nil, 0},
+		"the router says so":      {1, nil, granted("100.64.3.7:4000"), 2},
+		"the router is outside":   {1, nil, granted("203.0.113.1:4000"), 1},
+	} {
+		r := public
+		r.Levels = nat.Finding[int]{Value: c.levels, Time: time.Unix(1, 0)}
+		got := diagnose("", r, c.asked, c.hops)
+		if got.NAT.Levels.Value != c.want || (c.want > 1) != strings.Contains(strings.Join(got.Advice, ""), "another NAT outside") {
+			t.Errorf("%s: %d levels, want %d; %q", name, got.NAT.Levels.Value, c.want, got.Advice)
+		}
+		if n := len(got.Hops); n > 0 && !got.Hops[n-1].IsValid() {
+			t.Errorf("%s: %v", name, got.Hops)
+		}
+	}
+}
+
 func TestRoutersAreAsked(t *testing.T) {
 	t.Parallel()
 	public := nat.Report{Public: []netip.Addr{netip.MustParseAddr("203.0.113.1")}}
@@ -286,7 +329,7 @@ func TestCheckByCoturn(t *testing.T) {
 				continue
 			}
 		}
-		c := diagnose(server.String(), r, nil)
+		c := diagnose(server.String(), r, nil, nil)
 		if c.Class != noNAT || r.Mapping.Value != nat.None || r.Filtering.Value != nat.None || r.Server.OtherAddress != netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), ports[1]) {
 			t.Errorf("%s\n%+v", c.text(true), r)
 		}
