@@ -70,7 +70,6 @@ func (m *Measurement) studyPorts() {
 		study.done = true
 	default:
 		study.sized = true
-		m.sayPorts(p, evidence)
 		m.sampleMore()
 	}
 }
@@ -80,7 +79,7 @@ func (m *Measurement) glance() {
 	if m.report.Ports.Known() || !m.settled(m.mapping.first) {
 		return
 	}
-	if p, evidence, _ := allocation(m.mappings()); p.Allocation != UnknownAllocation {
+	if p, evidence, sure := allocation(m.mappings()); sure || p.Allocation == Sequential {
 		m.sayPorts(p, evidence)
 	}
 }

@@ -252,6 +252,8 @@ func predictability(p nat.Profile) foresight {
 		return counted
 	case p.Ports.Allocation == nat.Block && p.Ports.Low != 0 && p.Ports.High > p.Ports.Low && size(spread(p.Ports)) <= blockLimit:
 		return boxed
+	case p.Ports.Allocation == nat.UnknownAllocation, p.Ports.Allocation == nat.Sequential:
+		return unclear // it is being measured
 	}
 	return blind
 }

@@ -57,6 +57,8 @@ func word(p nat.Profile, allocation string) string {
 		return "open"
 	case allocation == "counted", allocation == "counted, busy", allocation == "block", allocation == "wide block":
 		return allocation
+	case allocation == "unknown", allocation == "not counted":
+		return "unknown" // it is being measured
 	}
 	return "any"
 }

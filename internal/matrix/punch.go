@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"bodkin/internal/node"
@@ -22,7 +23,7 @@ type Config struct {
 	// Profiles, if not nil, are what a and b believe of their NATs instead of
 	// measuring them.
 	Profiles *[2]nat.Profile
-	// Cold is to dial as soon as both are registered, before they know their NATs.
+	// Cold is to dial as soon as the dialler is registered, before it knows its NAT.
 	Cold bool
 	// Mapped, if not empty, is a or b: its router forwards a port to it, as if it had
 	// asked for that, and it told the server of it before the dial.
@@ -147,16 +148,18 @@ type run struct {
 
 func (r *run) punch() Result {
 	r.b.step(node.Input{Op: node.Accept})
-	r.a.start()
 	r.b.start()
+	if r.cfg.Cold {
+		r.sim.Run(registerLimit, func() bool { return r.b.registered })
+		r.settle(r.b)
+	}
+	r.a.start()
 	if !r.sim.Run(registerLimit, func() bool { return r.a.registered && r.b.registered }) {
 		r.result.Why = r.unregistered()
 		return r.result
 	}
-	if r.cfg.Profiles == nil && !r.cfg.Cold {
-		r.sim.Run(measureLimit, func() bool { return r.a.measured.Complete && r.b.measured.Complete })
-		r.sim.Run(settle, func() bool { return false })
-		r.a.most, r.b.most, r.a.toPeer, r.b.toPeer = len(r.a.extra), len(r.b.extra), 0, 0
+	if !r.cfg.Cold {
+		r.settle(r.a, r.b)
 	}
 	r.begin = r.sim.Now()
 	sentA, sentB := r.a.toServer, r.b.toServer
@@ -189,6 +192,20 @@ func (r *run) punch() Result {
 	}
 	res.Why = r.why()
 	return *res
+}
+
+// settle lets nodes find out which NAT they are behind, and tell the server.
+func (r *run) settle(sites ...*site) {
+	if r.cfg.Profiles != nil {
+		return
+	}
+	r.sim.Run(measureLimit, func() bool {
+		return !slices.ContainsFunc(sites, func(x *site) bool { return !x.measured.Complete })
+	})
+	r.sim.Run(settle, func() bool { return false })
+	for _, x := range sites {
+		x.most, x.toPeer = len(x.extra), 0
+	}
 }
 
 // since is a time counted from the dial; 0 for none.

@@ -86,6 +86,7 @@ func anyPort(is4 bool) netip.AddrPort {
 // we have no hole to is tried again if there are other tactics now.
 func (c *Core) measured(r nat.Report) {
 	before, now := c.self.Side.Profile, r.Profile
+	complete := c.measuring.report.Complete
 	c.measuring.report, c.measuring.recount = r, time.Time{}
 	if now.Ports.Allocation == nat.Sequential && now.Mapping >= nat.AddressDependent {
 		c.measuring.recount = c.now.Add(recountEvery)
@@ -101,9 +102,10 @@ func (c *Core) measured(r nat.Report) {
 	c.self.Side.Profile = now
 	c.keepReserve()
 	c.describe()
-	if !sameTactics(before, now) {
-		c.all(path.Input{Op: path.ProfileChanged})
-	}
+	c.all(path.Input{
+		// The measurement takes ports of a sequence itself, until it is complete.
+		Op: path.ProfileChanged, Again: r.Complete && !complete && !c.measuring.recount.IsZero(),
+	})
 }
 
 const (
@@ -127,14 +129,6 @@ func keepalive(lives nat.Span) time.Duration {
 	default:
 		return 0
 	}
-}
-
-// sameTactics reports whether two profiles lead to the same tactics.
-func sameTactics(a, b nat.Profile) bool {
-	hard := func(p nat.Profile) bool {
-		return p.Mapping == nat.AddressDependent || p.Mapping == nat.AddressAndPortDependent
-	}
-	return hard(a) == hard(b) && a.KeepsEarly == b.KeepsEarly && (!hard(a) || a.Ports.Allocation == b.Ports.Allocation)
 }
 
 // age keeps true how long ago the last port of a NAT that counts was seen.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"bodkin/internal/wire"
+	"bodkin/nat"
 	"bodkin/punch"
 )
 
@@ -71,9 +72,33 @@ func (p *Peer) introduced(party wire.Party) {
 	// Again while the peer is wanted and not direct, unless something has
 	// called for it already since we asked.
 	if p.wanted && !p.has(Route.Direct) && p.ask.again.IsZero() {
-		p.askSoon(attemptTime + p.backoff)
+		pause := attemptTime
+		if profile.Mapping == nat.Unknown && p.backoff < unknownFor {
+			pause = 0 // the peer has just begun, and will know its NAT in a moment
+		}
+		p.askSoon(pause + p.backoff)
 		p.backoff = min(p.backoff*2, maxBackoff)
 	}
+	p.profileChanged(false) // since the offer was made
+}
+
+// profileChanged asks once more if what we know now of our NAT makes a difference to
+// the race that is under way.
+func (p *Peer) profileChanged(again bool) {
+	if !p.wanted || p.ask.open || p.has(Route.Direct) || len(p.attempts) == 0 {
+		return
+	}
+	self, told := p.self.Side, p.attempts[0].told
+	if again || !sameRace(punch.Plan(self, told.Other), punch.Plan(told.Self, told.Other)) ||
+		!sameRace(punch.Plan(told.Other, self), punch.Plan(told.Other, told.Self)) {
+		p.askSoon(0)
+	}
+}
+
+// sameRace reports whether two plans are of the same tactics, with openers for the
+// same.
+func sameRace(a, b []punch.Tactic) bool {
+	return slices.EqualFunc(a, b, func(x, y punch.Tactic) bool { return x.Name == y.Name && x.Hold == y.Hold })
 }
 
 // asked begins to punch at the peer's asking. An offer that is not newer than
@@ -147,6 +172,10 @@ func (p *Peer) drop(a *attempt) {
 		}
 	}
 }
+
+// unknownFor bounds how long a peer that does not know its NAT is asked for soon
+// again.
+const unknownFor = 4 * time.Second
 
 // attemptTime is how long an attempt is left alone before the next one.
 const attemptTime = 10 * time.Second

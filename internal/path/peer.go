@@ -139,6 +139,7 @@ type Input struct {
 	Party wire.Party
 	Offer wire.Offer
 	Err   error
+	Again bool // of ProfileChanged: what was told does not hold any more
 }
 
 // Action is something to do for a peer.
@@ -282,9 +283,7 @@ func (p *Peer) Step(now time.Time, in Input, out []Action) (actions []Action, ne
 	case NetworkChanged:
 		p.networkChanged()
 	case ProfileChanged:
-		if p.wanted && !p.has(Route.Direct) {
-			p.askSoon(0)
-		}
+		p.profileChanged(in.Again)
 	case CandidatesChanged:
 		if p.wanted && !p.has(Route.Direct) {
 			p.askSoon(candidatesPause)
