@@ -55,6 +55,7 @@ type home struct {
 
 	command *exec.Cmd
 	started time.Time
+	reader  sync.WaitGroup // of what it says
 	log     []string
 }
 
@@ -187,10 +188,9 @@ func (h *home) startDaemon() {
 	}
 	_ = in.Close()
 	ready := make(chan struct{})
-	var ended sync.WaitGroup
-	ended.Go(func() { h.read(out, ready) })
+	h.reader.Go(func() { h.read(out, ready) })
 	h.t.Cleanup(func() {
-		ended.Wait()
+		h.reader.Wait()
 		_ = out.Close()
 		if h.t.Failed() {
 			h.t.Logf("miniupnpd:\n%s", strings.Join(h.log, "\n"))
@@ -222,6 +222,7 @@ func (h *home) stopDaemon() {
 	}
 	_ = h.command.Process.Signal(os.Interrupt)
 	_ = h.command.Wait()
+	h.reader.Wait()
 	h.command = nil
 }
 
