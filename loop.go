@@ -13,8 +13,17 @@ import (
 	"bodkin/punch"
 )
 
-// networkEvery is how often the interfaces are looked at for a change.
-const networkEvery = 5 * time.Second
+const (
+	// networkEvery is how often the interfaces are looked at for a change, where
+	// the system does not tell, and the clocks for a sleep.
+	networkEvery = 5 * time.Second
+	// settleTime is how long a network that changes is left to it: changes come
+	// many at a time.
+	settleTime = 100 * time.Millisecond
+	// slept is how far the wall clock gets ahead of the other one when a machine
+	// has been asleep; a clock that is being set is not.
+	slept = 10 * time.Second
+)
 
 // loop steps the core: the one goroutine that owns the node's state. It ends
 // with the node, after a goodbye to the server.
@@ -25,6 +34,14 @@ func (n *Node) loop() {
 	l.resolve()
 	look := time.NewTicker(networkEvery)
 	defer look.Stop()
+	changes, settled := n.changes(), (<-chan time.Time)(nil)
+	defer func() {
+		for changes != nil { // nothing outlives Close
+			if _, ok := <-changes; !ok {
+				return
+			}
+		}
+	}()
 	for {
 		select {
 		case <-n.ctx.Done():
@@ -34,12 +51,49 @@ func (n *Node) loop() {
 		case <-l.timer.C:
 			l.step(node.Input{Op: node.Tick})
 		case <-look.C:
-			l.network()
+			l.look(false)
+		case _, ok := <-changes:
+			if settled == nil {
+				settled = time.After(settleTime)
+			}
+			if !ok {
+				changes = nil
+			}
+		case <-settled:
+			settled = nil
+			l.look(true)
 		}
 	}
 }
 
+// changes says when the network changes, if it can tell.
+func (n *Node) changes() <-chan struct{} {
+	w, ok := n.cfg.Network.(sock.Watcher)
+	if !ok {
+		return nil
+	}
+	c, err := w.Changes(n.ctx)
+	if err != nil {
+		n.cfg.Logger.Debug("interfaces are looked at now and then", "error", err)
+		return nil
+	}
+	return c
+}
+
+// look looks at the interfaces, and whether the machine was asleep. Where something
+// is known to have changed and no address did, a route may lead elsewhere now.
+func (l *loop) look(changed bool) {
+	now := time.Now()
+	wall, awake := now.Round(0).Sub(l.looked.Round(0)), now.Sub(l.looked)
+	asleep := !l.looked.IsZero() && wall-awake >= slept
+	l.looked = now
+	if !l.network() && (changed || asleep) {
+		l.step(node.Input{Op: node.Doubt})
+	}
+}
+
 type loop struct {
+	looked   time.Time // when the interfaces last were
 	node     *Node
 	timer    *time.Timer
 	out      []node.Action
@@ -229,15 +283,16 @@ func firstOf(endpoints []netip.AddrPort) netip.AddrPort {
 	return endpoints[0]
 }
 
-// network tells the core about sockets and addresses, when they changed.
-func (l *loop) network() {
+// network tells the core about sockets and addresses, when they changed, and reports
+// whether they did.
+func (l *loop) network() bool {
 	prefixes, err := l.node.cfg.Network.Prefixes()
 	if err != nil {
 		l.node.cfg.Logger.Warn("interfaces not readable", "error", err)
 	}
 	slices.SortFunc(prefixes, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
 	if l.started && slices.Equal(prefixes, l.prefixes) {
-		return
+		return false
 	}
 	l.started, l.prefixes = true, prefixes
 	var sockets []path.LocalSocket
@@ -245,6 +300,7 @@ func (l *loop) network() {
 		sockets = append(sockets, path.LocalSocket{Local: punch.Local(i + 1), Bound: s.Local()})
 	}
 	l.step(node.Input{Op: node.Network, Sockets: sockets, Links: prefixes})
+	return true
 }
 
 // resolveAgain is how long a failed look-up waits.

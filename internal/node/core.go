@@ -53,6 +53,8 @@ const (
 	Accept
 	// Active is path.Active for the peer of Overlay.
 	Active
+	// Doubt says that routes may lead elsewhere now, or that the machine was asleep.
+	Doubt
 	// Close says goodbye to the server.
 	Close
 	// Tick says only that it is later.
@@ -210,6 +212,9 @@ func (c *Core) Step(now time.Time, in Input, out []Action) (actions []Action, ne
 		if m := c.byOverlay[in.Overlay]; m != nil {
 			c.step(m, path.Input{Op: path.Active, By: in.By, Heard: in.Heard, Size: in.Size})
 		}
+	case Doubt:
+		c.tell(rendezvous.AgentInput{Op: rendezvous.AgentDoubt})
+		c.all(path.Input{Op: path.Recheck})
 	case Close:
 		c.close()
 	default: // Tick: nothing but the time

@@ -101,6 +101,8 @@ const (
 	NetworkChanged
 	ProfileChanged
 	CandidatesChanged
+	// Recheck says that the routes that there are may have died.
+	Recheck
 	// Bound says that the socket By.Local is open, at By.To, after a Bind.
 	Bound
 	// Forget ends everything.
@@ -282,6 +284,8 @@ func (p *Peer) Step(now time.Time, in Input, out []Action) (actions []Action, ne
 		p.addRoute(Route{Key: in.By, Since: now})
 	case NetworkChanged:
 		p.networkChanged()
+	case Recheck:
+		p.recheck()
 	case ProfileChanged:
 		p.profileChanged(in.Again)
 	case CandidatesChanged:
@@ -390,6 +394,15 @@ func (p *Peer) packet(in Input) {
 	p.Stats.Strange++
 }
 
+// recheck asks all direct routes whether they live.
+func (p *Peer) recheck() {
+	for _, r := range slices.Clone(p.routes) {
+		if r.Direct() {
+			p.check(r.Key, 0, true)
+		}
+	}
+}
+
 // networkChanged starts afresh on the sockets that there are now: routes over
 // ones that are gone are gone too.
 func (p *Peer) networkChanged() {
@@ -403,11 +416,7 @@ func (p *Peer) networkChanged() {
 			p.removeRoute(r.Key, "socket closed")
 		}
 	}
-	for _, r := range slices.Clone(p.routes) {
-		if r.Direct() {
-			p.check(r.Key, 0, true)
-		}
-	}
+	p.recheck()
 	p.tellMoved()
 	if p.wanted {
 		p.backoff = firstBackoff

@@ -314,11 +314,7 @@ func (p *Peer) noted(moves uint32) {
 		return
 	}
 	p.watch.moves = moves
-	for _, r := range slices.Clone(p.routes) {
-		if r.Direct() {
-			p.check(r.Key, 0, true)
-		}
-	}
+	p.recheck()
 	if p.wanted && p.takeQuick() {
 		p.askSoon(0)
 	}

@@ -6,6 +6,7 @@
 //	queue.go   one writer, who sends together what waits
 //	read.go    readers, and what the kernel joined taken apart
 //	system.go  the network of the machine that we run on
+//	watch_…    how it tells that it changes
 //	sock_…     what only some systems can do
 package sock
 
@@ -41,6 +42,13 @@ type StreamNetwork interface {
 // Resolver is a Network that has a name service of its own.
 type Resolver interface {
 	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
+}
+
+// Watcher is a Network that tells when it changes.
+type Watcher interface {
+	// Changes sends a value after links, addresses or routes have changed, until
+	// ctx ends.
+	Changes(ctx context.Context) (<-chan struct{}, error)
 }
 
 // Lookup finds the addresses of a name on a network.
