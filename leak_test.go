@@ -33,7 +33,7 @@ func TestNothingRunsAfterClose(t *testing.T) {
 	must(t, a.Close())
 	must(t, b.Close())
 	stop()
-	for left := ours(); left != ""; left = ours() {
+	for left := running(); left != ""; left = running() {
 		if ctx.Err() != nil {
 			t.Fatalf("still running:\n%s", left)
 		}
@@ -41,8 +41,8 @@ func TestNothingRunsAfterClose(t *testing.T) {
 	}
 }
 
-// ours are the goroutines of this module and of QUIC, but for tests.
-func ours() string {
+// running is the goroutines of this module and of QUIC, but for tests.
+func running() string {
 	b := make([]byte, 1<<20)
 	var left []string
 	for g := range strings.SplitSeq(string(b[:runtime.Stack(b, true)]), "\n\n") {
