@@ -40,7 +40,7 @@ func advice(c checkup) (out []string) {
 	say(c.Class == udpBlocked, "Allow UDP to leave this network, at the least to the server's port. If other programs reach it, see whether the server runs.")
 	say(hard && r.Ports.Value.Allocation != nat.Block,
 		"Let the router keep ports: \"endpoint-independent NAT\" or \"full cone NAT\" in its settings; on pfSense and OPNsense an outbound NAT rule (hybrid mode) with \"static port\"; on Linux `masquerade` without `fully-random`.")
-	say(c.Routers != nil && len(c.Routers.Grants) == 0 && c.Class != udpBlocked && len(c.Routers.Speak) == 0,
+	say(c.Routers != nil && len(c.Routers.Grants) == 0 && !carrier && len(c.Routers.Speak) == 0,
 		"Turn on UPnP, or PCP and NAT-PMP, in the router: with a mapped port this machine can be reached from everywhere.")
 	say(c.Routers != nil && len(c.Routers.Grants) == 0 && len(c.Routers.Speak) > 0,
 		"Let this machine map ports in the router's settings: it speaks a protocol for that, and refuses.")

@@ -111,7 +111,7 @@ func (c checkup) text(all bool) string {
 	_, _ = fmt.Fprintf(&b, "%s\n\n", c.Summary)
 	r := c.NAT
 	if r.Blocked.Known() {
-		line("server", c.Server+", "+serverWords(r.Server), r.Blocked.Evidence)
+		line("server", c.Server+", "+serverWords(r), r.Blocked.Evidence)
 	}
 	if len(r.Public) > 0 {
 		line("seen as", seenWords(r), append(r.Levels.Evidence, r.Pooled.Evidence...))
@@ -164,8 +164,10 @@ func finding[T fmt.Stringer](line func(string, string, []string), name string, f
 	}
 }
 
-func serverWords(s nat.Server) string {
-	switch {
+func serverWords(r nat.Report) string {
+	switch s := r.Server; {
+	case r.Blocked.Value == nat.Yes:
+		return "which does not answer"
 	case s.OtherAddress.IsValid():
 		return "with two addresses and two ports: it can tell everything"
 	case s.OtherPort.IsValid():

@@ -207,6 +207,7 @@ func TestSecondNATIsFound(t *testing.T) {
 		return out
 	}
 	public := nat.Report{Public: hops("203.0.113.1"), Mapping: nat.Finding[nat.Behavior]{Value: nat.EndpointIndependent, Time: time.Unix(1, 0)}}
+	silent := &routers{}
 	granted := func(text string) *routers {
 		return &routers{Grants: []portmap.Grant{{External: netip.MustParseAddrPort(text)}}}
 	}
@@ -217,7 +218,7 @@ func TestSecondNATIsFound(t *testing.T) {
 		want   int
 	}{
 		"nothing more":            {1, nil, nil, 1},
-		"a carrier on the way":    {1, hops("192.168.1.1", "", "100.64.3.1", "198.51.100.1", ""), nil, 2},
+		"a carrier on the way":    {1, hops("192.168.1.1", "", "100.64.3.1", "198.51.100.1", ""), silent, 2},
 		"a customer of a carrier": {1, hops("100.64.3.1", "100.64.9.9"), nil, 1},
 		"routers inside":          {1, hops("10.0.0.1", "10.1.0.1"), nil, 1},
 		"no NAT":                  {0, hops("192.0.2.1", "100.64.3.1"), nil, 0},
@@ -229,6 +230,9 @@ func TestSecondNATIsFound(t *testing.T) {
 		got := diagnose("", r, c.asked, c.hops)
 		if got.NAT.Levels.Value != c.want || (c.want > 1) != strings.Contains(strings.Join(got.Advice, ""), "another NAT outside") {
 			t.Errorf("%s: %d levels, want %d; %q", name, got.NAT.Levels.Value, c.want, got.Advice)
+		}
+		if c.asked == silent && strings.Contains(strings.Join(got.Advice, ""), "UPnP") {
+			t.Errorf("%s: a router's port is of no use behind a carrier's NAT; %q", name, got.Advice)
 		}
 		if n := len(got.Hops); n > 0 && !got.Hops[n-1].IsValid() {
 			t.Errorf("%s: %v", name, got.Hops)
