@@ -200,6 +200,7 @@ type Engine struct {
 	extra    []Local // sockets that we asked for
 	open4    int     // sockets still to ask for
 	shots    int
+	strays   int // pairs since the attempt that were no routes yet
 	fireAt   time.Time
 	// releaseAt is when the sockets that did not win are closed: the peer may yet
 	// confirm another one than we did.

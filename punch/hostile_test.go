@@ -101,6 +101,8 @@ func FuzzPlan(f *testing.F) {
 	for i, p := range hostile {
 		f.Add(p.Append(nil), hostile[len(hostile)-1-i].Append(nil), uint8(i))
 	}
+	counts := odd(nat.Ports{Allocation: nat.Sequential, Delta: 1, Last: 4000})
+	f.Add(counts.Append(nil), counts.Append(nil), uint8(0x57)) // both let everything in
 	f.Fuzz(func(t *testing.T, a, b []byte, what uint8) {
 		pa, err := nat.ParseProfile(a)
 		if err != nil {

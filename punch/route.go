@@ -19,7 +19,9 @@ const (
 	// strayTries are the probes for a pair that the peer's probe showed us
 	// after the attempt: its NAT moved it, or it is gone again.
 	strayTries = 12
-	// maxStrays bounds these pairs.
+	// maxStrays bounds these pairs, until one becomes a route: between two NATs that
+	// let everything in, and show another port to each destination, each stray probe
+	// would bring forth the next one for ever.
 	maxStrays = 4
 	// minCheck is the least time that an answer gets, minRepeat the least pause
 	// between probes of a route that somebody waits for: a radio may be silent for

@@ -244,8 +244,11 @@ func (e *Engine) probed(l Local, from netip.AddrPort, in wire.Probe) {
 	e.report.Heard++
 	p := e.pair(l, from)
 	if p == nil {
-		if e.stopped && e.trying() >= maxStrays {
-			return
+		if e.stopped {
+			if e.strays >= maxStrays {
+				return
+			}
+			e.strays++
 		}
 		limit := unobservedLimit - 1
 		if sharesAddress(e.cfg.Other.Observed, []netip.AddrPort{from}) {
@@ -265,16 +268,6 @@ func (e *Engine) probed(l Local, from netip.AddrPort, in wire.Probe) {
 	}
 	p.limit++
 	p.tries, p.nextAt, p.openers = 0, e.now, nil
-}
-
-// trying counts the pairs that are no routes yet.
-func (e *Engine) trying() (n int) {
-	for _, p := range e.pairs {
-		if p.state == trying {
-			n++
-		}
-	}
-	return n
 }
 
 // answered takes our own nonce back. The answer must come from where the
@@ -309,6 +302,7 @@ func (e *Engine) answered(l Local, from netip.AddrPort, in wire.Probe) {
 
 // confirm counts a route: a hole is open in both directions.
 func (e *Engine) confirm(p *pair, sent time.Time) {
+	e.strays = 0
 	p.measure(e.now.Sub(sent))
 	p.account(sent)
 	was := p.state
