@@ -64,6 +64,12 @@ func explained(t *testing.T, o natlab.Options, change func(*natlab.Live)) (e bod
 	return e, took
 }
 
+func blockHomes(l *natlab.Live) {
+	a, _ := l.Place("home-a")
+	b, _ := l.Place("home-b")
+	l.Block(natlab.Between(a.Addr[0].Addr(), b.Addr[0].Addr()))
+}
+
 func TestExplain(t *testing.T) {
 	t.Parallel()
 	random := natlab.SymmetricRandom
@@ -75,14 +81,7 @@ func TestExplain(t *testing.T) {
 	}{
 		"direct":      {natlab.Options{}, nil, "direct", nil},
 		"both random": {natlab.Options{PresetA: random, PresetB: random}, nil, "relay", []bodkin.Blame{{Side: "both", Layer: "mapping"}}},
-		"blocked between": {
-			natlab.Options{}, func(l *natlab.Live) {
-				a, _ := l.Place("home-a")
-				b, _ := l.Place("home-b")
-				l.Block(natlab.Between(a.Addr[0].Addr(), b.Addr[0].Addr()))
-			},
-			"relay", []bodkin.Blame{{Side: "between", Layer: "filtering"}},
-		},
+		"blocked between": {natlab.Options{}, blockHomes, "relay", []bodkin.Blame{{Side: "between", Layer: "filtering"}}},
 		"no UDP here": {
 			natlab.Options{PresetA: natlab.UDPBlocked}, nil, "none",
 			[]bodkin.Blame{{Side: "ours", Layer: "udp"}, {Side: "server", Layer: "offline"}},

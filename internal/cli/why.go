@@ -18,7 +18,8 @@ is no connection with the peer, it makes one; if an attempt is under way, it wai
 for its end, some ten seconds.
 
 A node knows its own side and what the peer says of itself. What it says of the
-rest is the most probable, and on the other side ` + "`bodkin why`" + ` may know more.
+rest is the most probable, and on the other side ` + "`bodkin why`" + ` may know more. See
+also: bodkin check
 
 With --json it prints one object: version (1), way (direct, relay or none), blame
 (pairs of a side: ours, theirs, both, between or server, and a layer: udp,

@@ -65,7 +65,7 @@ var faults = []fault{
 	},
 	{
 		name: "the peer dies at the introduction", instead: true, introduced: func(r *run) { r.lose("b") },
-		blames: append(theyAreAway[:len(theyAreAway):len(theyAreAway)], why.Blame{Side: why.Server, Layer: why.Policy}),
+		blames: append(slices.Clip(theyAreAway), why.Blame{Side: why.Server, Layer: why.Policy}),
 	},
 	{
 		name: "our network dies at the introduction", instead: true, lost: true, blames: noAnswer,

@@ -128,7 +128,7 @@ func noServer(err error) Verdict {
 	default:
 		v.Blame = []Blame{{Ours, UDP}, {Server, Offline}}
 		v.Help = []string{
-			"a look whether the server runs and its port is open to everybody",
+			"a look whether the server runs and its port is open to everybody; `bodkin check --server stun:HOST` asks another one",
 			"on our side: a network that lets UDP out; company and guest networks often do not",
 		}
 	}

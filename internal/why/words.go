@@ -120,7 +120,7 @@ func unmeasured(s Side) Verdict {
 	return Verdict{
 		Blame:  []Blame{{s, Unmeasured}},
 		Reason: "nothing of the peer came in, and it is not known what " + whose + " does",
-		Help:   []string{"asking again when the NAT has been measured", helpIPv6},
+		Help:   []string{at(s) + ": `bodkin check`, which says what the NAT does and whether the server can tell", helpIPv6},
 	}
 }
 
