@@ -288,7 +288,7 @@ func (c *Client) seek(ctx context.Context, s *speaker) {
 			pause = seekFirst
 			if news {
 				c.tell(Event{Kind: EventFound, Protocol: s.protocol.name(), Gateway: s.router.gateway.Addr, External: external})
-				c.wake(s.router.gateway.Interface, 0)
+				c.wakeFound(s)
 			}
 		}
 		select {
@@ -301,6 +301,32 @@ func (c *Client) seek(ctx context.Context, s *speaker) {
 		case <-time.After(seekLeast):
 		case <-ctx.Done():
 			return
+		}
+	}
+}
+
+// grace is how long a protocol that was found waits for a better one of the same
+// gateway, whose answer is under way if it has one.
+const grace = 20 * time.Millisecond
+
+// wakeFound has the lanes that a speaker may serve ask.
+func (c *Client) wakeFound(s *speaker) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	after := time.Duration(0)
+	for _, other := range s.router.speakers { // the better ones first
+		if other == s {
+			break
+		}
+		if !other.found && other.err == nil {
+			after = grace
+		}
+	}
+	for _, m := range c.mappings {
+		for _, l := range m.lanes {
+			if l.device == s.router.gateway.Interface {
+				l.begin(after)
+			}
 		}
 	}
 }
@@ -381,8 +407,8 @@ func (c *Client) speakersAt(from net.Addr) (out []*speaker) {
 	return out
 }
 
-// wake has the lanes of an interface look at the world again, within a while: those
-// that have a grant renew it if the while is not 0.
+// wake has the lanes of an interface ask again, those that have a grant within a
+// while.
 func (c *Client) wake(device string, spread time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

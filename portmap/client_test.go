@@ -91,7 +91,7 @@ func TestPortIsMappedAndGivenBack(t *testing.T) {
 		behavior portmaptest.Behavior
 		by       portmap.Protocol
 	}{
-		"both":         {portmaptest.Behavior{}, ""}, // who answers first
+		"both":         {portmaptest.Behavior{}, portmap.PCP},
 		"PCP only":     {portmaptest.Behavior{NoPMP: true}, portmap.PCP},
 		"NAT-PMP only": {portmaptest.Behavior{NoPCP: true}, portmap.NATPMP},
 		"3 s late":     {portmaptest.Behavior{NoPMP: true, Delay: 3 * time.Second}, portmap.PCP},
@@ -104,7 +104,7 @@ func TestPortIsMappedAndGivenBack(t *testing.T) {
 					r := game
 					r.Transport = transport
 					g := grant(t, w.want(t, r))
-					if by := c.by; by != "" && g.Protocol != by || g.External.String() != "203.0.113.1:27015" ||
+					if g.Protocol != c.by || g.External.String() != "203.0.113.1:27015" ||
 						g.Internal.String() != "192.168.1.2:27015" || g.Lifetime != time.Hour || g.DoubleNAT() || g.Pinhole() {
 						t.Errorf("granted %+v", g)
 					}

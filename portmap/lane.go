@@ -46,16 +46,25 @@ func (m *Mapping) lane(p place) *lane {
 	return l
 }
 
+// begin has a lane without a grant ask. The Client's mutex is held.
+func (l *lane) begin(after time.Duration) {
+	if l.serving == nil {
+		l.advance(time.Now().Add(after))
+	}
+}
+
 // hurry brings the next request forward: at once if there is no grant, and if a
 // grant may be lost, within the spread. The Client's mutex is held.
 func (l *lane) hurry(spread time.Duration) {
 	due := time.Now()
-	switch {
-	case l.serving != nil && spread == 0:
-		return
-	case l.serving != nil:
+	if l.serving != nil {
 		due = due.Add(rand.N(spread))
 	}
+	l.advance(due)
+}
+
+// advance makes the next request due, if it is not earlier.
+func (l *lane) advance(due time.Time) {
 	if !l.due.IsZero() && l.due.Before(due) {
 		return
 	}
