@@ -31,7 +31,8 @@ func natOf(p nat.Profile) NAT {
 type Attempt struct {
 	Began time.Time `json:"began"`
 	Ours  bool      `json:"ours"` // we asked for it, not the peer
-	// NAT is ours, PeerNAT the peer's as it says.
+	// NAT is ours, in an Explanation as it is known by now; PeerNAT is the peer's, as
+	// it says.
 	NAT     NAT `json:"nat"`
 	PeerNAT NAT `json:"peer_nat"`
 	// Tactics are those of the plan, in its order; Won is the one that the first

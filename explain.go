@@ -8,6 +8,7 @@ import (
 
 	"bodkin/internal/path"
 	"bodkin/internal/why"
+	"bodkin/nat"
 	"bodkin/peer"
 	"bodkin/punch"
 )
@@ -144,13 +145,24 @@ func (n *Node) attempted(ctx context.Context, overlay netip.Addr) {
 	})
 }
 
+// today is an account with what is known of our NAT by now: where it makes no other
+// plan there has been no other attempt. Under the lock.
+func (k *known) today(a *path.Account) *path.Account {
+	if a == nil || k.nat.Profile.Mapping == nat.Unknown {
+		return a
+	}
+	out := *a
+	out.Self.Profile = k.nat.Profile
+	return &out
+}
+
 // explain judges by what is known now.
 func (n *Node) explain(id peer.ID, overlay netip.Addr, f why.Facts) Explanation {
 	out := Explanation{Version: explanationVersion, Peer: id, Blame: []Blame{}, Help: []string{}}
 	n.known.mu.Lock()
 	var account *path.Account
 	if p := n.known.peers[overlay]; p != nil {
-		account = p.account
+		account = n.known.today(p.account)
 		if len(p.routes) > 0 {
 			f.Route, out.Route = p.routes[0].Transport(), routeOf(p.routes[0])
 		}

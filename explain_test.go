@@ -79,8 +79,8 @@ func TestExplain(t *testing.T) {
 		way    string
 		blame  []bodkin.Blame
 	}{
-		"direct":      {natlab.Options{}, nil, "direct", nil},
-		"both random": {natlab.Options{PresetA: random, PresetB: random}, nil, "relay", []bodkin.Blame{{Side: "both", Layer: "mapping"}}},
+		"direct":          {natlab.Options{}, nil, "direct", nil},
+		"both random":     {natlab.Options{PresetA: random, PresetB: random}, nil, "relay", []bodkin.Blame{{Side: "both", Layer: "mapping"}}},
 		"blocked between": {natlab.Options{}, blockHomes, "relay", []bodkin.Blame{{Side: "between", Layer: "filtering"}}},
 		"no UDP here": {
 			natlab.Options{PresetA: natlab.UDPBlocked}, nil, "none",
