@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"testing"
 	"testing/synctest"
@@ -20,22 +21,26 @@ import (
 func TestMain(m *testing.M) { netbed.Main(m) }
 
 // serve runs a rendezvous server with two ports until stop is called.
-func serve(ctx context.Context, t *testing.T, on sock.Network, at netip.Addr) (server netip.AddrPort, stop func()) {
+func serve(ctx context.Context, t *testing.T, on sock.Network, at ...netip.Addr) (server netip.AddrPort, stop func()) {
 	t.Helper()
 	key, err := peer.GenerateKey()
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := rendezvous.NewServer(ctx, rendezvous.ServerConfig{
-		Key: key, Network: on, Listen: []netip.AddrPort{netip.AddrPortFrom(at, 3478), netip.AddrPortFrom(at, 3479)},
-	})
+	cfg := rendezvous.ServerConfig{Key: key, Network: on}
+	for _, port := range []uint16{3478, 3479} {
+		for _, a := range at {
+			cfg.Listen = append(cfg.Listen, netip.AddrPortFrom(a, port))
+		}
+	}
+	s, err := rendezvous.NewServer(ctx, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(ctx) }()
-	return netip.AddrPortFrom(at, 3478), func() {
+	return netip.AddrPortFrom(at[0], 3478), func() {
 		cancel()
 		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
 			t.Error(err)
@@ -130,6 +135,48 @@ func TestMeasureLinux(t *testing.T) {
 				t.Fatal(err)
 			}
 			if d := differs(r.Profile, expected(preset), preset.Boxes()); d != "" {
+				t.Errorf("%s\n%+v", d, r)
+			}
+		})
+	}
+}
+
+// machine is several hosts of a lab as one, with the addresses of all.
+type machine []*netbed.Host
+
+func (m machine) ListenPacket(ctx context.Context, network string, local netip.AddrPort) (net.PacketConn, error) {
+	for _, h := range m {
+		if h.Addr() == local.Addr() {
+			return h.ListenPacket(ctx, network, local)
+		}
+	}
+	return nil, fmt.Errorf("no host has %v", local)
+}
+
+func (m machine) Prefixes() ([]netip.Prefix, error) { return nil, nil }
+
+// The model bed has every NAT, with real kernels at the ends, and here a server with
+// two addresses.
+func TestMeasureByTwoAddresses(t *testing.T) {
+	t.Parallel()
+	netbed.Need(t)
+	for _, preset := range []natlab.Preset{
+		natlab.Open, natlab.FullCone, natlab.AddressRestricted, natlab.SymmetricSequential, natlab.CGNATBlock, natlab.DoubleNAT, natlab.LinuxAccept,
+	} {
+		t.Run(string(preset), func(t *testing.T) {
+			t.Parallel()
+			lab, err := netbed.Model.Start(t.Context(), topology(preset.Boxes(), natlab.Link{Delay: 10 * time.Millisecond}, 1))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(lab.Close)
+			server, stop := serve(t.Context(), t, machine{lab.Host("server"), lab.Host("server2")}, lab.Host("server").Addr(), lab.Host("server2").Addr())
+			defer stop()
+			r, err := nat.Measure(t.Context(), nat.LiveConfig{Config: nat.Config{Server: []netip.AddrPort{server}}, Network: lab.Host("a")})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := differs(r.Profile, want(preset.Boxes()), preset.Boxes()); d != "" {
 				t.Errorf("%s\n%+v", d, r)
 			}
 		})
