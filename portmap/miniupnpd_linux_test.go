@@ -97,19 +97,19 @@ func TestDaemonForwardsTCP(t *testing.T) {
 // The daemon shortens what PCP asks for, and not what NAT-PMP does.
 func TestDaemonShortensTheLifetimeAndRenews(t *testing.T) {
 	t.Parallel()
-	each(t, daemonOptions{MaxLifetime: 9 * time.Second}, func(t *testing.T, h *home, by portmap.Protocol) {
+	each(t, daemonOptions{MaxLifetime: 8 * time.Second}, func(t *testing.T, h *home, by portmap.Protocol) {
 		c, events := h.client("a", by)
 		s := h.server("a", "udp4")
 		r := portmap.Request{Internal: wildcard(portOf(s))}
 		if by == portmap.NATPMP {
-			r.Lifetime = 9 * time.Second
+			r.Lifetime = 8 * time.Second
 		}
 		m := want(t, c, r)
 		g := h.granted(m)
-		if g.Lifetime != 9*time.Second {
+		if g.Lifetime != 8*time.Second {
 			t.Errorf("granted %+v", g)
 		}
-		for range 3 { // beyond the first lifetime
+		for range 2 { // beyond the first lifetime
 			awaitEvent(t, events, portmap.EventRenewed)
 		}
 		if gs := m.Grants(); len(gs) != 1 || gs[0].External != g.External {
