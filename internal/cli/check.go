@@ -106,7 +106,7 @@ func (a *app) check(ctx context.Context, f checkFlags) error {
 	}
 	report, err := nat.Measure(ctx, c)
 	tracing.Wait()
-	result := diagnose(net.JoinHostPort(host, strconv.Itoa(int(port))), report, ask.answers(ctx, report.Server), hops)
+	result := diagnose(net.JoinHostPort(host, strconv.Itoa(int(port))), report, ask.answers(ctx, report.Server, hops), hops)
 	if printErr := a.print(result, "%s", result.text(a.verbose)); printErr != nil {
 		return printErr
 	}

@@ -20,6 +20,69 @@ type routers struct {
 	// Checked is what the first grant is worth, as seen from outside.
 	Checked *checked `json:"checked,omitempty"`
 	Error   string   `json:"error,omitempty"`
+	// Outer is the router behind ours, where there is one that has to translate, too.
+	Outer *outerRouter `json:"outer,omitempty"`
+}
+
+// outerRouter is a router that ours is behind. From here it can be asked by NAT-PMP
+// alone, which goes by the source of a request: it takes our router for its client,
+// and maps the port that our router granted us.
+type outerRouter struct {
+	Addr  netip.Addr     `json:"address"`
+	Speak bool           `json:"speaks"`
+	Grant *portmap.Grant `json:"grant,omitempty"`
+	Error string         `json:"error,omitempty"`
+}
+
+// askOuter asks the router behind ours for the port that ours granted, and gives it
+// back.
+func askOuter(ctx context.Context, c portmap.Config, at netip.Addr, inner portmap.Grant) *outerRouter {
+	o := &outerRouter{Addr: at}
+	c.Protocols = []portmap.Protocol{portmap.NATPMP}
+	c.Gateways = func() ([]portmap.Gateway, error) {
+		own := inner.Internal.Addr()
+		return []portmap.Gateway{{Interface: inner.Interface, Addr: at, Local: netip.PrefixFrom(own, own.BitLen())}}, nil
+	}
+	client := portmap.Start(ctx, c)
+	defer func() { _ = client.Close() }()
+	mapping, err := client.Map(portmap.Request{
+		Internal: netip.AddrPortFrom(netip.IPv4Unspecified(), inner.External.Port()), Lifetime: 2 * time.Minute, Name: "bodkin check",
+	})
+	if err == nil {
+		within, cancel := context.WithTimeout(ctx, routerTime)
+		defer cancel()
+		_, err = mapping.Wait(within)
+		if grants := mapping.Grants(); len(grants) > 0 {
+			o.Grant, err = &grants[0], nil
+		}
+	}
+	for _, r := range client.Routers() {
+		o.Speak = o.Speak || slices.ContainsFunc(r.Protocols, func(p portmap.Spoken) bool { return p.Found })
+	}
+	if err != nil {
+		o.Error = err.Error()
+	}
+	return o
+}
+
+// String is what the router behind ours said.
+func (o *outerRouter) String() string {
+	switch {
+	case o.Grant != nil:
+		return fmt.Sprintf("the router behind it, %v, grants %v by %s", o.Addr, o.Grant.External, o.Grant.Protocol)
+	case o.Speak:
+		return fmt.Sprintf("the router behind it, %v, refuses: %s", o.Addr, o.Error)
+	}
+	return fmt.Sprintf("the router behind it, %v, does not answer", o.Addr)
+}
+
+// secondRouter is the router behind ours, by the way of packets: the second, if its
+// address is no public one.
+func secondRouter(hops []netip.Addr) (netip.Addr, bool) {
+	if len(hops) < 2 || !hops[1].IsValid() {
+		return netip.Addr{}, false
+	}
+	return hops[1], hops[1].IsPrivate() || carrierNAT.Contains(hops[1])
 }
 
 // asking is under way with the routers, for the port of a socket of ours.
@@ -27,6 +90,7 @@ type asking struct {
 	client  *portmap.Client
 	mapping *portmap.Mapping
 	socket  net.PacketConn
+	outer   portmap.Config // for the router behind ours
 	err     error
 }
 
@@ -50,7 +114,7 @@ func askRouters(ctx context.Context, c portmap.Config) *asking {
 
 // answers waits a little, lets the server send to what was granted, and gives that
 // back. Of nobody asked there is nothing.
-func (a *asking) answers(ctx context.Context, server nat.Server) *routers {
+func (a *asking) answers(ctx context.Context, server nat.Server, hops []netip.Addr) *routers {
 	if a == nil {
 		return nil
 	}
@@ -64,6 +128,9 @@ func (a *asking) answers(ctx context.Context, server nat.Server) *routers {
 	if len(r.Grants) > 0 && r.Grants[0].External.Addr().IsValid() && server.IPv4.IsValid() {
 		c := verdict(ctx, server.IPv4, a.socket, r.Grants[0], "")
 		r.Checked = &c
+	}
+	if at, ok := secondRouter(hops); ok && len(r.Grants) > 0 {
+		r.Outer = askOuter(ctx, a.outer, at, r.Grants[0])
 	}
 	if a.client != nil {
 		for _, router := range a.client.Routers() {
@@ -99,6 +166,9 @@ func (r *routers) words(seen nat.Report) string {
 		text += "; " + r.Checked.String()
 	case outer(g, seen):
 		text += ", which is not the address that the server sees: another NAT is behind it"
+	}
+	if r.Outer != nil {
+		text += "; " + r.Outer.String()
 	}
 	return text
 }

@@ -258,7 +258,7 @@ func TestRoutersAreAsked(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				router := portmaptest.NewRouter(portmaptest.Options{Behavior: c.behavior})
 				a := askRouters(t.Context(), portmap.Config{Network: router.Network(), Gateways: router.Gateways, Protocols: []portmap.Protocol{portmap.PCP, portmap.NATPMP}})
-				r := a.answers(t.Context(), nat.Server{})
+				r := a.answers(t.Context(), nat.Server{}, nil)
 				if got := r.words(public); !regexp.MustCompile(c.want).MatchString(got) || r.works(public) != c.works {
 					t.Errorf("%s; works: %v; %+v", got, r.works(public), r)
 				}
@@ -268,8 +268,44 @@ func TestRoutersAreAsked(t *testing.T) {
 			})
 		})
 	}
-	if r := (*asking)(nil).answers(t.Context(), nat.Server{}); r != nil || r.works(public) {
+	if r := (*asking)(nil).answers(t.Context(), nat.Server{}, nil); r != nil || r.works(public) {
 		t.Errorf("nobody was asked: %+v", r)
+	}
+}
+
+// Two routers in series: each is asked for what it can give.
+func TestRouterBehindTheRouterIsAsked(t *testing.T) {
+	t.Parallel()
+	seen := nat.Report{Public: []netip.Addr{netip.MustParseAddr("203.0.113.1")}}
+	outside, second := netip.MustParseAddr("192.168.0.2"), netip.MustParseAddr("192.168.0.1")
+	for name, c := range map[string]struct {
+		outer portmaptest.Behavior
+		want  string
+	}{
+		"granted": {portmaptest.Behavior{}, `another NAT is behind it; the router behind it, 192\.168\.0\.1, grants 203\.0\.113\.1:\d+ by nat-pmp$`},
+		"denied":  {portmaptest.Behavior{Deny: true}, `the router behind it, 192\.168\.0\.1, refuses: .+`},
+		"silent":  {portmaptest.Behavior{Silent: true}, `the router behind it, 192\.168\.0\.1, does not answer$`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				inner := portmaptest.NewRouter(portmaptest.Options{External: outside})
+				outer := portmaptest.NewRouter(portmaptest.Options{Inside: second, Behavior: c.outer})
+				a := askRouters(t.Context(), portmap.Config{Network: inner.Network(), Gateways: inner.Gateways, Protocols: []portmap.Protocol{portmap.PCP}})
+				a.outer.Network = outer.Network()
+				r := a.answers(t.Context(), nat.Server{}, []netip.Addr{netip.MustParseAddr("192.168.1.1"), second})
+				if got := r.words(seen); !regexp.MustCompile(c.want).MatchString(got) {
+					t.Errorf("%s; %+v", got, r.Outer)
+				}
+				if left := append(inner.Mappings(), outer.Mappings()...); len(left) > 0 {
+					t.Errorf("left at the routers: %v", left)
+				}
+				f := levels(nat.Report{Public: seen.Public, Levels: nat.Finding[int]{Value: 1, Time: time.Now()}}, r, nil)
+				if f.Value != 2 {
+					t.Errorf("%d NATs", f.Value)
+				}
+			})
+		})
 	}
 }
 
