@@ -515,6 +515,10 @@ var faults = []fault{
 		between := natlab.Between(x.home("home-a"), x.home("home-b"))
 		return x.net.Block(func(p natlab.Packet) bool { return between(p) && len(p.Data) > 600 })
 	}, 2 * time.Second, 25 * time.Second},
+	{"direct blocked above 600 bytes for a second", time.Second, func(x *lane) func() {
+		between := natlab.Between(x.home("home-a"), x.home("home-b"))
+		return x.net.Block(func(p natlab.Packet) bool { return between(p) && len(p.Data) > 600 })
+	}, 2 * time.Second, 8 * time.Second},
 	{"30% loss for 10 s", 10 * time.Second, link("home-a", func(l *natlab.Link) { l.Loss = 0.3 }), 15 * time.Second, 30 * time.Second},
 	{"200 ms jitter", 10 * time.Second, link("home-a", func(l *natlab.Link) { l.Jitter = 200 * time.Millisecond }), 2 * time.Second, 30 * time.Second},
 	{"reordering", 10 * time.Second, link("home-a", func(l *natlab.Link) { l.Reorder = 0.2 }), time.Second, time.Second},

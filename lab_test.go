@@ -187,3 +187,49 @@ func TestFileArrivesThoughTheHoleCloses(t *testing.T) {
 	})
 	direct(t, a, b)
 }
+
+// A file between real kernels while their network fails in one way or the other: it
+// arrives as it was, and the direct route comes back. How long that takes is measured
+// in fake time, by TestFaults.
+func TestFaultsBetweenRealKernels(t *testing.T) {
+	t.Parallel()
+	for name, strike := range map[string]func(h homes) (mend func()){
+		"direct blocked": func(h homes) func() {
+			return h.BlockBetween(h.Box("home-a").Addr(), h.Box("home-b").Addr())
+		},
+		"direct blocked one way": func(h homes) func() {
+			from, to := h.Box("home-a").Addr(), h.Box("home-b").Addr()
+			return h.Block(func(p natlab.Packet) bool { return p.From.Addr() == from && p.To.Addr() == to })
+		},
+		"large packets blocked": func(h homes) func() {
+			between := natlab.Between(h.Box("home-a").Addr(), h.Box("home-b").Addr())
+			return h.Block(func(p natlab.Packet) bool { return between(p) && len(p.Data) > 600 })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := startHomes(t, slowHomes, rendezvous.Limits{})
+			a, b := h.node(t, "a", bodkin.Config{}), h.node(t, "b", bodkin.Config{})
+			echo(t, b, "echo")
+			direct(t, a, b)
+			ctx := testContext(t)
+			events := a.Events(ctx)
+			var struck time.Time
+			transfer(t, a, b, 4<<20, func() {
+				struck = time.Now()
+				mend := strike(h)
+				for e := range events {
+					if e.Time.After(struck) && e.Kind == bodkin.EventSwitched && e.Route.Transport == "relay" {
+						t.Logf("on the relay after %v: %s", e.Time.Sub(struck), e.Reason)
+						break
+					}
+				}
+				if ctx.Err() != nil {
+					t.Fatal("the relay was not taken")
+				}
+				mend()
+			})
+			direct(t, a, b)
+		})
+	}
+}

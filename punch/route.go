@@ -155,12 +155,13 @@ func (e *Engine) wasAsked(p *pair) {
 }
 
 // account counts the probes that were sent before one that is answered now, and that
-// nothing answers any more.
-func (p *pair) account(answered time.Time) {
+// nothing answers any more. Whether wide ones are lost, or the route is narrow, only a
+// wide one can tell.
+func (p *pair) account(answered time.Time, wide bool) {
 	p.lost -= p.lost / lossShare
 	for i := range p.asked {
 		q := &p.asked[i]
-		if !q.sent.IsZero() && answered.Sub(q.sent) > p.timeout() {
+		if !q.sent.IsZero() && (wide || q.size == 0) && answered.Sub(q.sent) > p.timeout() {
 			*q = question{}
 			p.lost += (1 - p.lost) / lossShare
 		}
@@ -171,6 +172,15 @@ func (p *pair) account(answered time.Time) {
 func (p *pair) forgetBefore(t time.Time) {
 	for i := range p.asked {
 		if p.asked[i].sent.Before(t) {
+			p.asked[i] = question{}
+		}
+	}
+}
+
+// forgetWide forgets the questions of a size that does not pass.
+func (p *pair) forgetWide() {
+	for i := range p.asked {
+		if p.asked[i].size > 0 {
 			p.asked[i] = question{}
 		}
 	}
@@ -205,6 +215,7 @@ func (e *Engine) widen(p *pair) {
 		size := w.size
 		*w = wide{}
 		if p.tries < wideDoubt {
+			p.forgetWide()
 			e.emit(Action{Op: Narrow, Local: p.local, To: p.remote, Kind: p.kind, Size: size})
 		}
 		return

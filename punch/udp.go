@@ -288,23 +288,23 @@ func (e *Engine) answered(l Local, from netip.AddrPort, in wire.Probe) {
 			if was.size > 0 {
 				e.widened(p, was)
 			}
-			e.confirm(p, was.sent)
+			e.confirm(p, was.sent, was.size > 0)
 			return
 		}
 	}
 	if a, ok := e.asked[in.ID]; ok && a.local == l && a.to == from {
 		delete(e.asked, in.ID)
-		e.confirm(p, a.sent)
+		e.confirm(p, a.sent, false)
 		return
 	}
 	e.stats.Strange++
 }
 
 // confirm counts a route: a hole is open in both directions.
-func (e *Engine) confirm(p *pair, sent time.Time) {
+func (e *Engine) confirm(p *pair, sent time.Time, wide bool) {
 	e.strays = 0
 	p.measure(e.now.Sub(sent))
-	p.account(sent)
+	p.account(sent, wide)
 	was := p.state
 	if was != confirmed {
 		p.state, p.since, p.lost = confirmed, e.now, 0 // what was lost before is over

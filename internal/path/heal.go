@@ -232,7 +232,7 @@ func (p *Peer) rank() bool {
 		return false
 	}
 	old := p.routes[0]
-	if old.Direct() && !p.routes[i].Direct() {
+	if old.Direct() && !old.Narrow && !p.routes[i].Direct() {
 		p.watch.lost(p.now)
 		p.routes[0].Proving = p.watch.onProbation(p.now)
 	}
