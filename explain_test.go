@@ -83,11 +83,13 @@ func TestExplain(t *testing.T) {
 		"both random":     {natlab.Options{PresetA: random, PresetB: random}, nil, "relay", []bodkin.Blame{{Side: "both", Layer: "mapping"}}},
 		"blocked between": {natlab.Options{}, blockHomes, "relay", []bodkin.Blame{{Side: "between", Layer: "filtering"}}},
 		"no UDP here": {
-			natlab.Options{PresetA: natlab.UDPBlocked}, nil, "none",
+			natlab.Options{PresetA: natlab.UDPBlocked},
+			nil, "none",
 			[]bodkin.Blame{{Side: "ours", Layer: "udp"}, {Side: "server", Layer: "offline"}},
 		},
 		"the peer has gone": {
-			natlab.Options{}, func(l *natlab.Live) { _ = l.SetLink("b", natlab.Link{Loss: 1}) }, "none",
+			natlab.Options{},
+			func(l *natlab.Live) { _ = l.SetLink("b", natlab.Link{Loss: 1}) }, "none",
 			[]bodkin.Blame{{Side: "theirs", Layer: "offline"}, {Side: "theirs", Layer: "udp"}, {Side: "server", Layer: "policy"}},
 		},
 	} {

@@ -207,7 +207,8 @@ func TestPortsOfASequence(t *testing.T) {
 		"a step that is half of it": {Aim{Order: Sweep, Last: 1024, Delta: -32256, Width: 3}, 3, []uint16{33280, 1024, 33280}},
 		"one by one":                {Aim{Order: Diagonal, Last: 4000, Delta: 1}, 5, []uint16{4002, 4003, 4004, 4005, 4006}},
 		"shifted": {
-			Aim{Order: Diagonal, Last: 4000, Delta: 1, Width: 1, Shift: true}, 9,
+			Aim{Order: Diagonal, Last: 4000, Delta: 1, Width: 1, Shift: true},
+			9,
 			[]uint16{4001, 4002, 4003, 4005, 4006, 4007, 4009, 4010, 4011},
 		},
 		"nothing": {Aim{}, 5, nil},

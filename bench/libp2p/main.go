@@ -30,7 +30,7 @@ func main() {
 // open makes a host that has QUIC only, on the port that its NAT is open for. It dials
 // from where it listens, too. Resource limits are off: they are none of the matter.
 func open(ctx context.Context, cfg end.Config, hello func(string)) (l end.Link, err error) {
-	if err := end.OpenUDP(cfg.Self, cfg.Peer); err != nil {
+	if err := openNAT(cfg.Self, cfg.Peer); err != nil {
 		return l, err
 	}
 	h, err := libp2p.New(
@@ -82,3 +82,15 @@ type conn struct{ network.Stream }
 
 func (conn) LocalAddr() net.Addr  { return nil }
 func (conn) RemoteAddr() net.Addr { return nil }
+
+// openNAT opens this end's NAT for the peer's packets to the port, before somebody
+// else binds it: the packet dies at the peer's NAT, and the mapping stays.
+func openNAT(self, peer netip.AddrPort) error {
+	c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(self))
+	if err != nil {
+		return err
+	}
+	_, err = c.WriteToUDPAddrPort([]byte("opener"), peer)
+	_ = c.Close()
+	return err
+}

@@ -67,6 +67,7 @@ type quicEnd struct {
 }
 
 func bareEnds(b *testing.B) (from, to quicEnd) {
+	b.Helper()
 	open := func() quicEnd {
 		c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 		if err != nil {
@@ -79,6 +80,7 @@ func bareEnds(b *testing.B) (from, to quicEnd) {
 }
 
 func ourEnds(b *testing.B) (from, to quicEnd) {
+	b.Helper()
 	x, y := ourSocket(b, selfAt, true), ourSocket(b, peerA, false)
 	for _, end := range []struct {
 		of, other *ours

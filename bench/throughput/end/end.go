@@ -86,7 +86,7 @@ func Run(open Open) error {
 	if cfg.Dial {
 		err = e.greet()
 	} else {
-		err = e.serve()
+		e.serve()
 	}
 	if err != nil {
 		_ = out.Encode(Answer{Error: err.Error()})
@@ -158,7 +158,7 @@ func (e *runner) greet() error {
 }
 
 // serve reads and answers, from now on.
-func (e *runner) serve() error {
+func (e *runner) serve() {
 	go func() {
 		b := make([]byte, blockSize)
 		for {
@@ -186,7 +186,6 @@ func (e *runner) serve() error {
 			}
 		}()
 	}
-	return nil
 }
 
 func (e *runner) trip() (time.Duration, error) {
