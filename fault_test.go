@@ -564,7 +564,7 @@ var faults = []fault{
 			next = time.Now().Add(100 * time.Millisecond)
 			return false
 		})
-	}, 5 * time.Second, 30 * time.Second},
+	}, 15 * time.Second, 2 * time.Minute},
 	{"direct blocked again and again", 0, func(x *lane) func() {
 		for range 20 {
 			unblock := x.net.Block(natlab.Between(x.home("home-a"), x.home("home-b")))

@@ -23,17 +23,19 @@ type outlet struct {
 	class  punch.Transport
 	socket *sock.Socket
 	link   *link
-	narrow bool
+	// avoided says that the route was left for the relay, or is narrow: no packet
+	// takes it as long as there is another.
+	avoided bool
 }
 
-// pick is the best route of a class, unless large packets do not pass it, or else
+// pick is the best route of a class, unless it is avoided, or else
 // the best of all.
 func (t *table) pick(class punch.Transport) *outlet {
 	if t == nil || len(*t) == 0 {
 		return nil
 	}
 	for _, r := range *t {
-		if r.class == class && !r.narrow {
+		if r.class == class && !r.avoided {
 			return r
 		}
 	}
@@ -260,7 +262,7 @@ func (s *Socket) Publish(overlay netip.Addr, routes []Route) {
 		if l == nil || l.peer != e {
 			l = s.assign(e, r.Key) // the route is confirmed: it is this peer's
 		}
-		t = append(t, &outlet{key: r.Key, class: r.Transport(), socket: c, link: l, narrow: r.Narrow})
+		t = append(t, &outlet{key: r.Key, class: r.Transport(), socket: c, link: l, avoided: r.Narrow || r.Direct() && !routes[0].Direct()})
 	}
 	old := e.table.Swap(&t)
 	s.mu.Unlock()

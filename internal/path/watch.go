@@ -25,7 +25,7 @@ const (
 	// route, relaySoon how often while it matters: beside a route that is lossy or
 	// given up on, and in use.
 	relayEvery = 30 * time.Second
-	relaySoon  = 500 * time.Millisecond
+	relaySoon  = 200 * time.Millisecond
 	// lossy is the loss at which a direct route is compared with the relay.
 	lossy = 0.08
 	// sampleLife is how long measurements of the relay count.
@@ -218,7 +218,7 @@ func (p *Peer) look(earliest func(time.Time)) {
 			continue
 		}
 		if due(n.again) {
-			n.again = time.Time{}
+			n.again = p.now.Add(n.pause) // should nothing come of it
 			p.check(r.Key, wideSize, false)
 		}
 		earliest(n.again)
@@ -327,7 +327,7 @@ func (p *Peer) measured(k Key, rtt time.Duration) {
 		return
 	}
 	m := &p.watch.relay
-	m.pending = max(m.pending-1, 0)
+	m.pending = 0
 	m.loss -= m.loss / 8
 	if m.rtt == 0 {
 		m.rtt = rtt
