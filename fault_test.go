@@ -383,7 +383,7 @@ func (l *load) read(c net.Conn, side int) {
 			f.heard(n)
 		}
 		if err != nil {
-			if err != io.EOF {
+			if !errors.Is(err, io.EOF) {
 				f.fail(fmt.Errorf("read: %w", err))
 			}
 			return

@@ -112,7 +112,7 @@ func (p *Peer) active(in Input) {
 		p.emit(Action{Op: Doubt})
 	}
 	p.measureRelay(r)
-	if since <= checkPause || !silent && (p.now == p.watch.burst || since <= checkEvery && in.Size < wideFrom) {
+	if since <= checkPause || !silent && (p.now.Equal(p.watch.burst) || since <= checkEvery && in.Size < wideFrom) {
 		return
 	}
 	p.checkAll(r, silent)
