@@ -60,6 +60,29 @@ func TestLifetimes(t *testing.T) {
 	}
 }
 
+// A node that stays asks later, when all the rest is long known.
+func TestLifetimesLater(t *testing.T) {
+	t.Parallel()
+	for _, preset := range []natlab.Preset{natlab.Linux, natlab.SymmetricBusy} {
+		sim, err := natlab.NewSim(topology(preset.Boxes(), natlab.Link{Delay: 20 * time.Millisecond}, 1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		newStunServer(t, sim, "server")
+		l := newLab(sim, "a", 1, nat.Config{Server: []netip.AddrPort{netip.AddrPortFrom(sim.Host("server").Addr(), 3478)}})
+		before := l.run(t, time.Minute)
+		l.step(nat.Input{Op: nat.StudyLifetime})
+		sim.Run(20*time.Minute, func() bool { return l.m.Report().Fresh.Known() && len(l.sockets) == 0 })
+		r := l.m.Report()
+		if !r.Lifetime.Known() || r.Lifetime.Value.AtLeast < time.Minute || !r.Complete || r.Mapping.Value != before.Mapping.Value {
+			t.Errorf("%s: %v, complete: %v, %v", preset, r.Lifetime, r.Complete, r.Mapping)
+		}
+		if len(l.sockets) > 0 {
+			t.Errorf("%s: %d sockets remain open", preset, len(l.sockets))
+		}
+	}
+}
+
 func TestServerThatAnswersNowhereElse(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(*stunServer){

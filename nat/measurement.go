@@ -43,6 +43,9 @@ const (
 	// Recount measures the counter of a Sequential NAT once more, from one fresh
 	// socket. Elsewhere it does nothing.
 	Recount
+	// StudyLifetime measures how long mappings live, as Config.Lifetime says to from
+	// the start: for those who know by then that they stay.
+	StudyLifetime
 	// Tick is called at the time that Step asked for.
 	Tick
 	// Stop ends it and closes its sockets.
@@ -191,6 +194,10 @@ func (m *Measurement) Step(now time.Time, in Input, out []Action) (actions []Act
 		m.receive(in)
 	case Recount:
 		m.recount()
+	case StudyLifetime:
+		if !m.config.Lifetime {
+			m.config.Lifetime, m.life = true, lifetimeStudy{}
+		}
 	default: // a Tick
 	}
 	if m.running {
@@ -233,6 +240,9 @@ func (m *Measurement) work() {
 		for _, s := range m.sockets {
 			m.close(s)
 		}
+	} else if m.life.begun && m.life.done {
+		m.close(m.life.prober.socket)
+		m.close(m.life.control[0].socket)
 	}
 	if m.changed {
 		m.changed = false

@@ -88,9 +88,7 @@ func used() usage {
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	var r syscall.Rusage
-	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &r)
-	u := usage{heap: int64(m.HeapAlloc), goroutines: runtime.NumGoroutine(), cpu: time.Duration(r.Utime.Nano() + r.Stime.Nano())}
+	u := usage{heap: int64(m.HeapAlloc), goroutines: runtime.NumGoroutine(), cpu: cpuTime()}
 	var pages int64
 	if b, err := os.ReadFile("/proc/self/statm"); err == nil {
 		_, _ = fmt.Sscan(string(b), new(int64), &pages)

@@ -252,6 +252,7 @@ func (c *Core) run() (next time.Time) {
 	earliest(c.agentNext)
 	earliest(c.measuring.next)
 	earliest(c.measuring.recount)
+	earliest(c.measuring.lifetimes)
 	return next
 }
 

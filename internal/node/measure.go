@@ -18,7 +18,12 @@ type measuring struct {
 	locals      map[nat.Socket]punch.Local
 	report      nat.Report
 	recount     time.Time // when the last port of a NAT that counts is to be seen again
+	lifetimes   time.Time // when to find out how long mappings live
 }
+
+// stays is how old a node is that will need to know how long mappings live: it costs
+// some twenty of them.
+const stays = time.Minute
 
 // recountEvery is how old the last port of a NAT that counts may be; a bit less than
 // the agent's keepalive, so that saying it is the keepalive.
@@ -91,6 +96,9 @@ func (c *Core) measured(r nat.Report) {
 	if now.Ports.Allocation == nat.Sequential && now.Mapping >= nat.AddressDependent {
 		c.measuring.recount = c.now.Add(recountEvery)
 	}
+	if r.Complete && !complete {
+		c.measuring.lifetimes = c.now.Add(stays)
+	}
 	if r.Lifetime.Known() {
 		c.self.Keepalive = keepalive(r.Lifetime.Value)
 		c.agent.SetKeepalive(min(c.self.Keepalive, maxServerKeepalive))
@@ -147,6 +155,10 @@ func (c *Core) tickMeasuring() {
 	if !m.recount.IsZero() && !c.now.Before(m.recount) {
 		m.recount = c.now.Add(recountEvery)
 		c.stepMeasuring(nat.Input{Op: nat.Recount})
+	}
+	if !m.lifetimes.IsZero() && !c.now.Before(m.lifetimes) {
+		m.lifetimes = time.Time{}
+		c.stepMeasuring(nat.Input{Op: nat.StudyLifetime})
 	}
 	if m.measurement != nil && !m.next.IsZero() && !c.now.Before(m.next) {
 		c.stepMeasuring(nat.Input{Op: nat.Tick})

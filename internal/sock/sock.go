@@ -86,16 +86,27 @@ type Socket struct {
 	// refused is when the way out last refused to segment, UnixNano.
 	refused atomic.Int64
 	// lastSegment is the latest control message that asked to segment.
-	lastSegment atomic.Pointer[segmentControl]
+	lastSegment atomic.Pointer[segmentation]
 	queue       queue
 	// Dropped counts packets that the system would not take.
 	Dropped atomic.Uint64
 }
 
-// segmentControl asks the system to cut what is sent into packets of size bytes.
-type segmentControl struct {
+// segmentation asks the system to cut what is sent into packets of size bytes.
+type segmentation struct {
 	size int
 	oob  []byte
+}
+
+// segmentControl is the control message that does. One peer's packets have one size
+// for long: the last one is kept.
+func (s *Socket) segmentControl(size int) []byte {
+	if m := s.lastSegment.Load(); m != nil && m.size == size {
+		return m.oob
+	}
+	m := &segmentation{size, segmentMessage(size)}
+	s.lastSegment.Store(m)
+	return m.oob
 }
 
 // writer is what a Socket needs of a *net.UDPConn to send.
@@ -214,7 +225,7 @@ func (s *Socket) SendSegments(to netip.AddrPort, b []byte, segment int) error {
 // that it is one, the packets leave one by one.
 func (s *Socket) sendBurst(to netip.AddrPort, b []byte, segment int) error {
 	if len(b) > segment && s.segments() {
-		err := s.write(b, s.segmentMessage(segment), to)
+		err := s.write(b, s.segmentControl(segment), to)
 		switch {
 		case refusesSegments(err):
 			s.refused.Store(time.Now().UnixNano())

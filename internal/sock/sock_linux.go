@@ -72,15 +72,8 @@ func controlMessage[T uint16 | int32](level, kind int32, v T) []byte {
 	return b
 }
 
-// segmentMessage asks the kernel to cut what is sent. One peer's packets have one
-// size for long: the last message is kept.
-func (s *Socket) segmentMessage(size int) []byte {
-	if m := s.lastSegment.Load(); m != nil && m.size == size {
-		return m.oob
-	}
-	m := &segmentControl{size, controlMessage(unix.SOL_UDP, unix.UDP_SEGMENT, uint16(size))}
-	s.lastSegment.Store(m)
-	return m.oob
+func segmentMessage(size int) []byte {
+	return controlMessage(unix.SOL_UDP, unix.UDP_SEGMENT, uint16(size))
 }
 
 // ttlMessage sets the TTL of one packet: setsockopt on a shared socket would set

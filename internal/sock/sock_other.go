@@ -19,7 +19,7 @@ func enableGRO(*net.UDPConn) bool { return false }
 
 func canSegment(*net.UDPConn) bool { return false }
 
-func (s *Socket) segmentMessage(int) []byte { return nil }
+func segmentMessage(int) []byte { return nil }
 
 func refusesSegments(error) bool { return false }
 
