@@ -54,11 +54,11 @@ func variations() map[string]natlab.NAT {
 func TestVariations(t *testing.T) {
 	t.Parallel()
 	for name, box := range variations() {
+		if box.Check() != nil {
+			continue // there is no such box
+		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if err := box.Check(); err != nil {
-				t.Skip(err)
-			}
 			for _, loss := range []float64{0, 0.1} {
 				seed := uint64(1)
 				boxes := []natlab.NAT{box}
