@@ -2,6 +2,7 @@ package bodkin_test
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -37,17 +38,23 @@ func TestIdlePairKeepsItsHole(t *testing.T) {
 				defer func() { _ = conn.Close() }()
 				untilDirect(t, ctx, events)
 				time.Sleep(time.Minute) // of fake time: QUIC has said what it had to say
+				var mu sync.Mutex
 				sent, bytes := map[string]int{}, 0
 				homeA, homeB := public(t, l, "home-a"), public(t, l, "home-b")
-				defer l.Observe(func(e natlab.Event) {
+				stop := l.Observe(func(e natlab.Event) {
 					if e.What == natlab.Entered && e.Up && natlab.Between(homeA, homeB)(e.Packet) && e.Packet.From.Addr() != e.Packet.To.Addr() {
 						if e.Where == "home-a" || e.Where == "home-b" {
+							mu.Lock()
 							sent[e.Where]++
 							bytes = max(bytes, len(e.Packet.Data))
+							mu.Unlock()
 						}
 					}
-				})()
+				})
 				time.Sleep(time.Hour)
+				stop()
+				mu.Lock()
+				defer mu.Unlock()
 				most := int(time.Hour / c.every)
 				for _, home := range []string{"home-a", "home-b"} {
 					// QUIC's PING every five minutes brings a probe with it.
