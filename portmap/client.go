@@ -309,6 +309,25 @@ func (c *Client) seek(ctx context.Context, s *speaker) {
 // gateway, whose answer is under way if it has one.
 const grace = 20 * time.Millisecond
 
+// settled reports whether a router at an interface was found by a protocol than
+// which no better one can still be. The Client's mutex is held.
+func (c *Client) settled(device string) bool {
+	for _, r := range c.routers {
+		if r.gateway.Interface != device {
+			continue
+		}
+		for _, s := range r.speakers { // the better ones first
+			if s.found {
+				return true
+			}
+			if s.err == nil {
+				break
+			}
+		}
+	}
+	return false
+}
+
 // wakeFound has the lanes that a speaker may serve ask.
 func (c *Client) wakeFound(s *speaker) {
 	c.mu.Lock()

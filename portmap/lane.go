@@ -33,8 +33,12 @@ type lane struct {
 
 // lane starts one; the Client's mutex is held.
 func (m *Mapping) lane(p place) *lane {
+	due := time.Now()
+	if !m.client.settled(p.device) {
+		due = due.Add(grace) // somebody better may be about to be found
+	}
 	l := &lane{
-		place: p, mapping: m, ask: m.ask, done: make(chan struct{}), hint: make(chan struct{}, 1), due: time.Now(),
+		place: p, mapping: m, ask: m.ask, done: make(chan struct{}), hint: make(chan struct{}, 1), due: due,
 	}
 	l.ask.internal = netip.AddrPortFrom(p.addr, m.ask.internal.Port())
 	var ctx context.Context
