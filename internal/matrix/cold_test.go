@@ -30,3 +30,17 @@ func TestDialBeforeTheNATIsKnown(t *testing.T) {
 		}
 	}
 }
+
+// A first packet that came too early has moved the mapping before anybody knows what
+// the NAT does. The socket that stands by from then on finds the peer.
+func TestEarlyPacketBeforeTheNATIsKnown(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(30) {
+		r, err := Punch(Config{Cold: true, Topology: natlab.TwoHomes(natlab.Options{
+			PresetA: natlab.LinuxAccept, PresetB: natlab.Linux, Seed: seed, Loss: 0.2,
+		})})
+		if err != nil || !r.Direct {
+			t.Errorf("seed %d: %v, %v", seed, r, err)
+		}
+	}
+}

@@ -311,7 +311,6 @@ func (c *Core) network(in Input) {
 	c.sockets = in.Sockets
 	c.self.Links = in.Links
 	c.gather()
-	c.describe()
 	if moved && c.resolved != nil {
 		c.resolve(c.resolved)
 	}
@@ -325,7 +324,6 @@ func (c *Core) mapping(endpoints []netip.AddrPort) {
 	}
 	c.mapped = endpoints
 	c.gather()
-	c.describe()
 	c.all(path.Input{Op: path.CandidatesChanged})
 }
 

@@ -33,12 +33,13 @@ func (c *Core) reserved(bound netip.AddrPort) {
 	}
 	c.reserve.port = bound.Port()
 	c.gather()
-	c.describe()
-	c.all(path.Input{Op: path.ProfileChanged})
+	c.all(path.Input{Op: path.CandidatesChanged})
 }
 
-// gather brings together the sockets that punch, and the endpoints that are told.
+// gather brings together the sockets that punch, and tells the server the endpoints
+// that they may be reached at.
 func (c *Core) gather() {
+	defer c.describe()
 	c.self.Sockets, c.self.Side.Candidates = nil, nil
 	if !c.cfg.Direct {
 		return

@@ -142,7 +142,6 @@ func (c *Core) registered(a rendezvous.AgentAction) {
 	if moved {
 		c.self.Moves++
 		c.gather()
-		c.describe()
 	}
 	c.keepReserve()
 	for _, m := range c.members {

@@ -25,7 +25,7 @@ import (
 // what our layers cost. An iteration is 1 MiB. To compare them, in turns:
 //
 //	go test -c -o /tmp/path.test ./internal/path
-//	for i in $(seq 10); do /tmp/path.test -test.run XXX -test.bench UnderQUIC -test.benchtime 1s; done > /tmp/turns
+//	for i in $(seq 10); do /tmp/path.test -test.run '^$' -test.bench UnderQUIC -test.benchtime 1s; done > /tmp/turns
 //	go tool -modfile=tools/go.mod benchstat -col /socket /tmp/turns
 func BenchmarkUnderQUIC(b *testing.B) {
 	for name, open := range map[string]func(*testing.B) (from, to quicEnd){"bare": bareEnds, "bodkin": ourEnds} {
