@@ -106,7 +106,11 @@ func (a *app) check(ctx context.Context, f checkFlags) error {
 	}
 	report, err := nat.Measure(ctx, c)
 	tracing.Wait()
-	result := diagnose(net.JoinHostPort(host, strconv.Itoa(int(port))), report, ask.answers(ctx, report.Server, hops), hops)
+	asked := ask.answers(ctx, report.Server, hops)
+	if ctx.Err() != nil {
+		return context.Cause(ctx) // half of it would be a wrong diagnosis
+	}
+	result := diagnose(net.JoinHostPort(host, strconv.Itoa(int(port))), report, asked, hops)
 	if printErr := a.print(result, "%s", result.text(a.verbose)); printErr != nil {
 		return printErr
 	}

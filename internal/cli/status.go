@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"slices"
 	"strings"
@@ -40,8 +41,11 @@ trips and losses, what they carry, and the latest changes with their reasons; wi
 				return err
 			}
 			key, err := peer.LoadKey(path)
+			if errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("no node is running on this machine: there is no key %s yet; start one with `bodkin listen`, or name its key with --key", path)
+			}
 			if err != nil {
-				return err // without a key nothing can be running
+				return err
 			}
 			n, err := control.Connect(c.Context(), key.ID())
 			if err != nil {
