@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"bodkin"
+	"bodkin/bench/throughput/end"
 	"bodkin/peer"
 	"bodkin/rendezvous"
 )
@@ -88,7 +89,7 @@ func used() usage {
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	u := usage{heap: int64(m.HeapAlloc), goroutines: runtime.NumGoroutine(), cpu: cpuTime()}
+	u := usage{heap: int64(m.HeapAlloc), goroutines: runtime.NumGoroutine(), cpu: end.CPUTime()}
 	var pages int64
 	if b, err := os.ReadFile("/proc/self/statm"); err == nil {
 		_, _ = fmt.Sscan(string(b), new(int64), &pages)

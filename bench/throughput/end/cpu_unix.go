@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// cpuTime is what this process has computed, in and out of the kernel.
-func cpuTime() time.Duration {
+// CPUTime is what this process has computed, in and out of the kernel.
+func CPUTime() time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
 		return 0

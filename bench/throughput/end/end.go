@@ -128,7 +128,7 @@ type runner struct {
 }
 
 func (e *runner) mark() *Mark {
-	m := &Mark{Time: time.Now().UnixNano(), CPU: cpuTime(), Bytes: e.bytes.Load(), Count: e.count.Load()}
+	m := &Mark{Time: time.Now().UnixNano(), CPU: CPUTime(), Bytes: e.bytes.Load(), Count: e.count.Load()}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	m.Trips, e.trips = e.trips, nil
