@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"sync"
@@ -548,10 +547,6 @@ var faults = []fault{
 		return x.net.Block(natlab.Between(x.home("home-a"), x.home("home-b")))
 	}, outage, 15 * time.Second},
 	{"everything lost for a minute", time.Minute, link("home-a", func(l *natlab.Link) { l.Loss = 1 }), outage, 15 * time.Second},
-	{"half is lost between the homes", time.Minute, func(x *lane) func() {
-		between, rng := natlab.Between(x.home("home-a"), x.home("home-b")), rand.New(rand.NewPCG(1, 2))
-		return x.net.Block(func(p natlab.Packet) bool { return between(p) && rng.Float64() < 0.5 })
-	}, 15 * time.Second, 2 * time.Minute},
 	{"ten packets a second pass between the homes", 30 * time.Second, func(x *lane) func() {
 		between, next := natlab.Between(x.home("home-a"), x.home("home-b")), time.Now()
 		return x.net.Block(func(p natlab.Packet) bool {
