@@ -6,6 +6,8 @@
 //	queue.go   one writer, who sends together what waits
 //	read.go    readers, and what the kernel joined taken apart
 //	system.go  the network of the machine that we run on
+//	outbox.go  what waits for a connection, and never makes anybody wait
+//	stream.go  packets over one connection
 //	watch_…    how it tells that it changes
 //	sock_…     what only some systems can do
 package sock

@@ -39,6 +39,17 @@ func ReadFrame(r *bufio.Reader) ([]byte, error) {
 	return b[:size:size], nil
 }
 
+// AppendFrame appends a message as it stands in a stream: with its padding.
+func AppendFrame(b, message []byte) []byte {
+	b = append(b, message...)
+	return append(b, padding[:FrameSize(len(message))-len(message)]...)
+}
+
+var padding [3]byte
+
+// FrameSize is the size of a message of n bytes in a stream.
+func FrameSize(n int) int { return (n + 3) &^ 3 }
+
 // cutShort tells an end within a message from one between two.
 func cutShort(err error, n int) error {
 	if n > 0 && errors.Is(err, io.EOF) {
