@@ -12,6 +12,7 @@ import (
 	"bodkin/internal/sock"
 	"bodkin/peer"
 	"bodkin/portmap"
+	"bodkin/punch"
 	"bodkin/rendezvous"
 )
 
@@ -54,6 +55,18 @@ type Network = sock.Network
 
 // Transports are the kinds of holes that this version can punch.
 func Transports() []string { return []string{"udp"} }
+
+// abilities are the kinds of holes to punch.
+func (c Config) abilities() (a punch.Abilities) {
+	words := c.Transports
+	if words == nil {
+		words = Transports()
+	}
+	for _, t := range words {
+		a |= map[string]punch.Abilities{"udp": punch.ByUDP, "tcp": punch.ByTCP, "icmp": punch.ByEcho | punch.ByError}[t]
+	}
+	return a
+}
 
 var errNoKey = errors.New("bodkin: Config.Key is the zero key; make one with peer.GenerateKey or read one with peer.LoadKey")
 

@@ -89,7 +89,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	}
 	n.core = node.New(node.Config{
 		Key: cfg.Key, Server: url.ID, Instance: n.instance, Peers: cfg.Peers,
-		Direct: cfg.Transports == nil || len(cfg.Transports) > 0,
+		Abilities: cfg.abilities(),
 	})
 	n.run()
 	return n, nil

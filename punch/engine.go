@@ -12,8 +12,41 @@ import (
 	"bodkin/peer"
 )
 
-// Local names one of the driver's sockets.
+// Local names one of the driver's sockets, which may be a TCP connection. The number
+// tells the transport.
 type Local uint32
+
+// Where the numbers of each transport begin; those of UDP begin at 1.
+const (
+	firstTCP  Local = 1 << 24
+	firstICMP Local = 1 << 28
+)
+
+// NewLocal is the nth Local of a transport.
+func NewLocal(t Transport, n uint32) Local {
+	switch t {
+	case TCP:
+		return firstTCP + Local(n)
+	case ICMP:
+		return firstICMP + Local(n)
+	default:
+		return Local(n)
+	}
+}
+
+// Transport is what runs over the socket.
+func (l Local) Transport() Transport {
+	switch {
+	case l >= Relayed:
+		return Relay
+	case l >= firstICMP:
+		return ICMP
+	case l >= firstTCP:
+		return TCP
+	default:
+		return UDP
+	}
+}
 
 // Config is what an Engine is made for: one introduction of two peers.
 type Config struct {
@@ -25,7 +58,7 @@ type Config struct {
 	Links []netip.Prefix
 	// NewLocal numbers the sockets that the Engine asks for with Bind. Without it
 	// there are none, and no tactic that needs them.
-	NewLocal func() Local
+	NewLocal func(Transport) Local
 	// Memory is what earlier attempts at this peer taught; nil: nothing.
 	Memory *Memory
 	// Keepalive says how long our NAT keeps a mapping that is not used, with room to

@@ -2,6 +2,7 @@ package punch
 
 import (
 	"net/netip"
+	"reflect"
 	"testing"
 	"time"
 
@@ -183,19 +184,19 @@ func TestRouteIsLostAndComesBack(t *testing.T) {
 }
 
 func TestTargets(t *testing.T) {
-	self := Side{Observed: []netip.AddrPort{ap("203.0.113.1:1")}}
+	self := Side{Abilities: ByUDP, Observed: []netip.AddrPort{ap("203.0.113.1:1")}}
 	link := []netip.Prefix{netip.MustParsePrefix("192.168.7.3/24")}
 	host := func(s string) Candidate { return Candidate{Host, UDP, ap(s)} }
 	for name, c := range map[string]struct {
 		other Side
 		want  []string
 	}{
-		"other home":            {Side{Candidates: []Candidate{host("10.0.0.1:9")}, Observed: []netip.AddrPort{ap("198.51.100.1:9")}}, []string{"198.51.100.1:9"}},
-		"own link":              {Side{Candidates: []Candidate{host("192.168.7.9:9")}}, []string{"192.168.7.9:9"}},
-		"same NAT":              {Side{Candidates: []Candidate{host("10.0.0.1:9")}, Observed: []netip.AddrPort{ap("203.0.113.1:9")}}, []string{"10.0.0.1:9", "203.0.113.1:9"}},
-		"said twice":            {Side{Candidates: []Candidate{host("198.51.100.1:9")}, Observed: []netip.AddrPort{ap("198.51.100.1:9")}}, []string{"198.51.100.1:9"}},
-		"multicast and nothing": {Side{Candidates: []Candidate{host("224.0.0.1:9"), host("0.0.0.0:9"), host("198.51.100.1:0"), host("255.255.255.255:9")}}, nil},
-		"other transports":      {Side{Candidates: []Candidate{{Host, TCP, ap("198.51.100.1:9")}}}, nil},
+		"other home":            {Side{Abilities: ByUDP, Candidates: []Candidate{host("10.0.0.1:9")}, Observed: []netip.AddrPort{ap("198.51.100.1:9")}}, []string{"198.51.100.1:9"}},
+		"own link":              {Side{Abilities: ByUDP, Candidates: []Candidate{host("192.168.7.9:9")}}, []string{"192.168.7.9:9"}},
+		"same NAT":              {Side{Abilities: ByUDP, Candidates: []Candidate{host("10.0.0.1:9")}, Observed: []netip.AddrPort{ap("203.0.113.1:9")}}, []string{"10.0.0.1:9", "203.0.113.1:9"}},
+		"said twice":            {Side{Abilities: ByUDP, Candidates: []Candidate{host("198.51.100.1:9")}, Observed: []netip.AddrPort{ap("198.51.100.1:9")}}, []string{"198.51.100.1:9"}},
+		"multicast and nothing": {Side{Abilities: ByUDP, Candidates: []Candidate{host("224.0.0.1:9"), host("0.0.0.0:9"), host("198.51.100.1:0"), host("255.255.255.255:9")}}, nil},
+		"other transports":      {Side{Abilities: ByUDP, Candidates: []Candidate{{Host, TCP, ap("198.51.100.1:9")}}}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := targets(self, c.other, link)
@@ -212,32 +213,39 @@ func TestTargets(t *testing.T) {
 }
 
 func TestDescription(t *testing.T) {
-	s := Side{Profile: nat.Profile{Mapping: nat.EndpointIndependent, Filtering: nat.AddressAndPortDependent, KeepsEarly: nat.No}}
+	s := Side{
+		Abilities: ByUDP | ByTCP, ServerRTT: 41 * time.Millisecond,
+		Profile: nat.Profile{Mapping: nat.EndpointIndependent, Filtering: nat.AddressAndPortDependent, KeepsEarly: nat.No},
+		TCP:     nat.Profile{Mapping: nat.AddressAndPortDependent},
+	}
 	for range 30 {
 		s.Candidates = append(s.Candidates, Candidate{Host, UDP, ap("[2001:db8::1]:7")}, Candidate{Mapped, UDP, ap("192.0.2.1:8")})
 	}
 	b := s.AppendDescription(nil)
-	profile, candidates, err := ParseDescription(b)
-	if err != nil || profile != s.Profile || len(candidates) != MaxCandidates || candidates[1] != s.Candidates[1] {
-		t.Errorf("got %v %v %v", profile, candidates, err)
+	want := s
+	want.Candidates = s.Candidates[:MaxCandidates]
+	if got, err := ParseDescription(b); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v %v, want %+v", got, err, want)
 	}
 	for i := range b {
-		if i > 5 && (i-5)%21 != 0 {
-			_, _, _ = ParseDescription(b[:i])
-		}
+		_, _ = ParseDescription(b[:i])
+	}
+	if got, err := ParseDescription(Side{}.AppendDescription(nil)); err != nil || !reflect.DeepEqual(got, Side{}) {
+		t.Errorf("nothing became %+v %v", got, err)
 	}
 }
 
 func FuzzDescription(f *testing.F) {
 	f.Add(Side{Candidates: []Candidate{{Host, UDP, ap("192.0.2.1:8")}}}.AppendDescription(nil))
+	f.Add(Side{TCP: nat.Profile{Mapping: nat.None}}.AppendDescription(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		profile, cs, err := ParseDescription(b)
+		s, err := ParseDescription(b)
 		if err != nil {
 			return
 		}
-		again := Side{Profile: profile, Candidates: cs}.AppendDescription(nil)
-		if p, c, err := ParseDescription(again); err != nil || p != profile || len(c) != len(cs) {
-			t.Errorf("%x became %x", b, again)
+		b2 := s.AppendDescription(nil)
+		if again, err := ParseDescription(b2); err != nil || !reflect.DeepEqual(again, s) {
+			t.Errorf("%x became %x", b, b2)
 		}
 	})
 }

@@ -128,9 +128,12 @@ const (
 var openerTTLs = []uint8{2}
 
 // Plan is our part in the race for a pair: a pure function of both sides, so that
-// both peers compute parts that fit each other. The first tactic is always Plain:
-// evidence beats labels.
+// both peers compute parts that fit each other. Of the tactics of a transport that both
+// sides can use, the first is always Plain: evidence beats labels.
 func Plan(self, other Side) []Tactic {
+	if !self.Abilities.Has(ByUDP) || !other.Abilities.Has(ByUDP) {
+		return nil
+	}
 	plain := Tactic{Name: Plain, Transport: UDP}
 	if other.Profile.KeepsEarly == nat.Yes {
 		plain.Openers, plain.Hold = openerTTLs, holdForEarly

@@ -67,7 +67,8 @@ var testIDs = [3]peer.ID{1: testKey(1).ID(), 2: testKey(2).ID()}
 
 func sideOf(n byte, p nat.Profile) Side {
 	return Side{
-		ID: testIDs[n], Profile: p,
+		Abilities: ByUDP,
+		ID:        testIDs[n], Profile: p,
 		Observed: []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, n}), 5000)},
 	}
 }

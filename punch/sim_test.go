@@ -130,13 +130,13 @@ func (w *world) engines(pa, pb nat.Profile) {
 	w.b.engine = NewEngine(Config{Self: sb, Other: sa, Secret: secretB, Nonce: nonce, NewLocal: w.b.newLocal, Memory: w.b.memory, Rand: seeded{w.rng}})
 }
 
-func (s *side) newLocal() Local {
+func (s *side) newLocal(Transport) Local {
 	s.serial++
 	return 100 + s.serial
 }
 
 func (s *side) describe(k peer.Key, p nat.Profile) Side {
-	out := Side{ID: k.ID(), Profile: p, Observed: []netip.AddrPort{s.public}, Candidates: []Candidate{{Host, UDP, s.private}}}
+	out := Side{ID: k.ID(), Abilities: ByUDP, Profile: p, Observed: []netip.AddrPort{s.public}, Candidates: []Candidate{{Host, UDP, s.private}}}
 	if s.six.IsValid() {
 		out.Observed = append(out.Observed, s.six)
 	}

@@ -28,6 +28,9 @@ const (
 // targets are the endpoints of other that self may probe, the most promising
 // first. links are the prefixes of self's own interfaces.
 func targets(self, other Side, links []netip.Prefix) []target {
+	if !self.Abilities.Has(ByUDP) || !other.Abilities.Has(ByUDP) {
+		return nil
+	}
 	var ts []target
 	add := func(t target) {
 		i := slices.IndexFunc(ts, func(u target) bool { return u.endpoint == t.endpoint })

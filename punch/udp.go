@@ -241,6 +241,9 @@ func (e *Engine) probed(l Local, from netip.AddrPort, in wire.Probe) {
 		e.emit(Action{Op: Send, Local: l, To: from, Data: e.keys.AppendAnswer(nil, in.ID, from)})
 		return
 	}
+	if !e.cfg.Self.Abilities.Carries(l.Transport()) {
+		return // we would not send data that way
+	}
 	e.report.Heard++
 	p := e.pair(l, from)
 	if p == nil {

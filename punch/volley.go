@@ -210,7 +210,7 @@ func (e *Engine) shoot(v *volley, s shot, ttl uint8) bool {
 
 // bind asks for a socket.
 func (e *Engine) bind() {
-	l := e.cfg.NewLocal()
+	l := e.cfg.NewLocal(UDP)
 	e.extra = append(e.extra, l)
 	e.report.Sockets++
 	e.emit(Action{Op: Bind, Local: l})

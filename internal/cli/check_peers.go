@@ -63,7 +63,7 @@ func meetings(r nat.Report) (out []meeting) {
 // meet is what the plan of both makes of two NATs.
 func meet(self, other nat.Profile) (outcome, punch.Name) {
 	side := func(p nat.Profile, at string) punch.Side {
-		return punch.Side{Profile: p, Observed: []netip.AddrPort{netip.MustParseAddrPort(at)}}
+		return punch.Side{Abilities: punch.ByUDP, Profile: p, Observed: []netip.AddrPort{netip.MustParseAddrPort(at)}}
 	}
 	plan := punch.Plan(side(self, "192.0.2.1:4000"), side(other, "198.51.100.1:4000"))
 	ours, theirs := steady(self.Mapping), steady(other.Mapping)

@@ -147,7 +147,7 @@ func (s *server) newNode(name string, seed uint64, profile *nat.Profile) (*site,
 func (s *server) config(name string, seed uint64) node.Config {
 	return node.Config{
 		Key: keyOf(seed, name), Server: s.id, Instance: chance(seed, "instance "+name).Uint64() | 1,
-		Direct: true, Rand: chance(seed, name),
+		Abilities: punch.ByUDP, Rand: chance(seed, name),
 	}
 }
 

@@ -21,7 +21,9 @@ type Config struct {
 	Server   peer.ID
 	Instance uint64    // drawn at random by each process
 	Peers    []peer.ID // who may be introduced to us; nil: anybody
-	Direct   bool      // whether to punch at all
+	// Abilities are the kinds of holes to punch, of those that the driver can; with 0,
+	// everything stays on the relay.
+	Abilities punch.Abilities
 	// Profile, if not nil, is believed instead of measuring the NAT. A node that
 	// does not punch has none.
 	Profile *nat.Profile
@@ -170,9 +172,9 @@ func New(cfg Config) *Core {
 	}
 	c.self = path.Self{
 		Key: cfg.Key, Server: cfg.Server, Instance: cfg.Instance, Rand: cfg.Rand,
-		Side: punch.Side{ID: cfg.Key.ID()},
+		Side: punch.Side{ID: cfg.Key.ID(), Abilities: cfg.Abilities},
 	}
-	if cfg.Profile != nil && cfg.Direct {
+	if cfg.Profile != nil && cfg.Abilities != 0 {
 		c.self.Side.Profile = *cfg.Profile
 	}
 	c.newAgent()
@@ -271,7 +273,7 @@ func (c *Core) packet(in Input) {
 		c.ignored.add(malformedProbe, 1)
 		return
 	}
-	if !c.cfg.Direct {
+	if c.cfg.Abilities == 0 {
 		c.ignored.add(unknownSession, 1)
 		return
 	}

@@ -121,7 +121,7 @@ func TestOffersOfManyProcesses(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 1)
 	b := w.home("b", delayB)
-	b.core.cfg.Direct = false
+	b.core.cfg.Abilities = 0
 	for i := range maxOrigins {
 		b.core.offers[origin{b.key.ID(), uint64(i)}] = 1
 	}

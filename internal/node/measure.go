@@ -32,7 +32,7 @@ const recountEvery = 14 * time.Second
 // measure begins to measure, anew if it has begun before.
 func (c *Core) measure() {
 	c.endMeasuring()
-	if !c.cfg.Direct || c.cfg.Profile != nil || len(c.servers) == 0 {
+	if c.cfg.Abilities == 0 || c.cfg.Profile != nil || len(c.servers) == 0 {
 		return
 	}
 	var own []netip.Addr
@@ -62,7 +62,7 @@ func (c *Core) stepMeasuring(in nat.Input) {
 	for _, a := range out {
 		switch a.Op {
 		case nat.Open:
-			l := c.self.NewLocal()
+			l := c.self.NewLocal(punch.UDP)
 			m.sockets[l], m.locals[a.Socket] = a.Socket, l
 			c.emit(Action{Op: Bind, By: path.Key{Local: l, To: anyPort(a.Is4)}})
 		case nat.Close:

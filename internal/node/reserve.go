@@ -19,8 +19,8 @@ type reserve struct {
 
 // keepReserve opens the reserve where it is needed.
 func (c *Core) keepReserve() {
-	if c.self.Side.Profile.KeepsEarly == nat.Yes && c.cfg.Direct && c.reserve.local == 0 {
-		c.reserve.local = c.self.NewLocal()
+	if c.self.Side.Profile.KeepsEarly == nat.Yes && c.cfg.Abilities.Has(punch.ByUDP) && c.reserve.local == 0 {
+		c.reserve.local = c.self.NewLocal(punch.UDP)
 		c.emit(Action{Op: Bind, By: path.Key{Local: c.reserve.local, To: anyPort(true)}})
 	}
 }
@@ -41,7 +41,7 @@ func (c *Core) reserved(bound netip.AddrPort) {
 func (c *Core) gather() {
 	defer c.describe()
 	c.self.Sockets, c.self.Side.Candidates = nil, nil
-	if !c.cfg.Direct {
+	if !c.cfg.Abilities.Has(punch.ByUDP) {
 		return
 	}
 	c.self.Sockets = append(c.self.Sockets, c.sockets...)

@@ -139,7 +139,7 @@ func (h *home) start() {
 	h.opened, h.heard = map[netip.AddrPort]bool{}, map[path.Key]netip.Addr{}
 	h.routes, h.done = map[netip.Addr][]path.Route{}, nil
 	h.core = New(Config{
-		Key: h.key, Server: serverKey.ID(), Instance: w.rng.Uint64() | 1, Peers: h.peers, Direct: true, Profile: h.profile, Rand: seeded{w.rng},
+		Key: h.key, Server: serverKey.ID(), Instance: w.rng.Uint64() | 1, Peers: h.peers, Abilities: punch.ByUDP, Profile: h.profile, Rand: seeded{w.rng},
 	})
 	h.step(Input{
 		Op:      Network,

@@ -55,25 +55,24 @@ func (p *Peer) introduced(party wire.Party) {
 		return
 	}
 	p.ask.open = false
-	profile, candidates, err := punch.ParseDescription(party.Description)
+	other, err := punch.ParseDescription(party.Description)
 	if err != nil {
 		p.askFailed(Input{Err: err})
 		return
 	}
+	other.ID, other.Observed = p.ID, party.Observed
 	if p.Instance != 0 && p.Instance != party.Instance {
 		p.forget("the peer restarted")
 		p.ask.again = time.Time{} // this is the answer to what was lost with it
 	}
 	p.Instance = party.Instance
 	p.event(Happening{Kind: WasIntroduced, Endpoints: party.Observed})
-	p.punch(true, p.ask.nonce, p.ask.side, punch.Side{
-		ID: p.ID, Profile: profile, Candidates: candidates, Observed: party.Observed,
-	})
+	p.punch(true, p.ask.nonce, p.ask.side, other)
 	// Again while the peer is wanted and not direct, unless something has
 	// called for it already since we asked.
 	if p.wanted && !p.has(Route.Direct) && p.ask.again.IsZero() {
 		pause := attemptTime
-		if profile.Mapping == nat.Unknown && p.backoff < unknownFor {
+		if other.Profile.Mapping == nat.Unknown && p.backoff < unknownFor {
 			pause = 0 // the peer has just begun, and will know its NAT in a moment
 		}
 		p.askSoon(pause + p.backoff)
@@ -108,17 +107,16 @@ func (p *Peer) asked(in Input) {
 		p.Stats.Replayed++
 		return
 	}
-	profile, candidates, err := punch.ParseDescription(in.Offer.Description)
+	other, err := punch.ParseDescription(in.Offer.Description)
 	if err != nil {
 		p.Stats.Malformed++
 		return
 	}
+	other.ID, other.Observed = p.ID, in.Party.Observed
 	p.lastSeen, p.Instance = in.Offer.Counter, in.Offer.Instance
 	p.event(Happening{Kind: WasIntroduced, Endpoints: in.Party.Observed})
 	p.addRoute(Route{Key: in.By, Since: p.now})
-	p.punch(false, in.Offer.Nonce, p.self.Side, punch.Side{
-		ID: p.ID, Profile: profile, Candidates: candidates, Observed: in.Party.Observed,
-	})
+	p.punch(false, in.Offer.Nonce, p.self.Side, other)
 }
 
 // punch starts an engine. Older attempts after the same side's asking end, and

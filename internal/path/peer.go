@@ -49,12 +49,12 @@ func (s *Self) memory(id peer.ID) *punch.Memory {
 
 // firstExtra keeps the numbers of sockets that were asked for apart from those that
 // there are from the start.
-const firstExtra punch.Local = 1 << 10
+const firstExtra = 1 << 10
 
 // NewLocal numbers a socket that is to be opened.
-func (s *Self) NewLocal() punch.Local {
+func (s *Self) NewLocal(t punch.Transport) punch.Local {
 	s.Extra++
-	return firstExtra + punch.Local(s.Extra)
+	return punch.NewLocal(t, firstExtra+s.Extra)
 }
 
 // LocalSocket is a socket by its number, and where it is bound.

@@ -21,7 +21,7 @@ func (k Key) Transport() punch.Transport {
 	if k.Channel != 0 {
 		return punch.Relay
 	}
-	return punch.UDP
+	return k.Local.Transport()
 }
 
 // Route is a way to a peer.

@@ -12,7 +12,6 @@ import (
 	"syscall"
 	"time"
 
-	"bodkin/internal/sock"
 	"bodkin/internal/wire"
 	"bodkin/punch"
 )
@@ -44,7 +43,7 @@ type Socket struct {
 	base    *Conn
 	moved   [punch.UDP + 1]*Conn
 	mu      sync.Mutex // of those who publish
-	sockets atomic.Pointer[map[punch.Local]*sock.Socket]
+	sockets atomic.Pointer[map[punch.Local]Sender]
 	servers atomic.Pointer[map[netip.AddrPort]bool]
 	sources atomic.Pointer[map[Key]*link]
 	peers   atomic.Pointer[map[netip.Addr]*entry]
@@ -55,6 +54,18 @@ type Socket struct {
 	Stray atomic.Uint64
 	// Overrun counts packets that QUIC did not read in time, or has no use for.
 	Overrun atomic.Uint64
+}
+
+// Sender is the write side of a socket: a UDP socket, or one of another transport.
+type Sender interface {
+	// Send sends one packet of the control plane; a ttl other than 0 holds for it
+	// alone.
+	Send(to netip.AddrPort, ttl uint8, b []byte) error
+	// Queue sends packets of segment bytes, the last one as long as is left. It never
+	// blocks, never keeps b, and drops what there is no room for.
+	Queue(to netip.AddrPort, b []byte, segment int)
+	// SyscallConn is the system's handle of a UDP socket; an error otherwise.
+	SyscallConn() (syscall.RawConn, error)
 }
 
 // link is where packets of one source go.
@@ -72,7 +83,7 @@ func NewSocket(cfg SocketConfig) *Socket {
 	for class := punch.Relay; class <= punch.UDP; class++ {
 		s.moved[class] = newConn(s, class, cfg.Overlay)
 	}
-	s.sockets.Store(&map[punch.Local]*sock.Socket{})
+	s.sockets.Store(&map[punch.Local]Sender{})
 	s.servers.Store(&map[netip.AddrPort]bool{})
 	s.sources.Store(&map[Key]*link{})
 	s.peers.Store(&map[netip.Addr]*entry{})
@@ -103,7 +114,7 @@ func (s *Socket) dress(c *Conn) net.PacketConn {
 const keepFrom = 8 << 10
 
 // DeliverRun takes packets that came to a socket in one piece, all of segment bytes
-// but the last, as [sock.Socket.ReadRuns] hands them over. QUIC's packets by a direct
+// but the last, as sock.Socket.ReadRuns hands them over. QUIC's packets by a direct
 // route, which is what comes in bulk, are looked at one by one and handled together.
 func (s *Socket) DeliverRun(local punch.Local, from netip.AddrPort, b []byte, segment int) (kept bool) {
 	if segment < len(b) && segment <= maxPacket && !(*s.servers.Load())[from] {

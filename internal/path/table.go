@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"bodkin/internal/sock"
 	"bodkin/internal/wire"
 	"bodkin/punch"
 )
@@ -21,7 +20,7 @@ type table []*outlet
 type outlet struct {
 	key    Key
 	class  punch.Transport
-	socket *sock.Socket
+	socket Sender
 	link   *link
 	// avoided says that the route was left for the relay, or is narrow: no packet
 	// takes it as long as there is another.
@@ -130,10 +129,10 @@ func update[K comparable, V any](p *atomic.Pointer[map[K]V], change func(map[K]V
 }
 
 // SetSocket adds, or with nil removes, the socket that a Local names.
-func (s *Socket) SetSocket(l punch.Local, c *sock.Socket) {
+func (s *Socket) SetSocket(l punch.Local, c Sender) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	update(&s.sockets, func(m map[punch.Local]*sock.Socket) {
+	update(&s.sockets, func(m map[punch.Local]Sender) {
 		if m[l] = c; c == nil {
 			delete(m, l)
 		}

@@ -123,7 +123,7 @@ func (s *party) restart() {
 	s.self = &Self{
 		Key: s.key, Server: s.w.server, Instance: instance,
 		Rand:    seeded{rand.New(rand.NewPCG(uint64(s.public.Port()), instance))},
-		Side:    punch.Side{ID: s.key.ID(), Observed: []netip.AddrPort{s.public}},
+		Side:    punch.Side{ID: s.key.ID(), Abilities: punch.ByUDP, Observed: []netip.AddrPort{s.public}},
 		Sockets: []LocalSocket{{1, ap("0.0.0.0:5000")}},
 	}
 	s.routes, s.heard, s.extra = nil, map[Key]bool{}, map[punch.Local]bool{}

@@ -22,7 +22,7 @@ func TestVerdicts(t *testing.T) {
 	easy := nat.Profile{Mapping: nat.EndpointIndependent, Filtering: nat.AddressAndPortDependent, KeepsEarly: nat.No, Hairpin: nat.No}
 	hard := nat.Profile{Mapping: nat.AddressAndPortDependent, Filtering: nat.AddressAndPortDependent}
 	side := func(p nat.Profile, observed ...string) punch.Side {
-		s := punch.Side{Profile: p, Candidates: []punch.Candidate{{Kind: punch.Host, Transport: punch.UDP, Endpoint: netip.MustParseAddrPort("192.168.1.2:1")}}}
+		s := punch.Side{Abilities: punch.ByUDP, Profile: p, Candidates: []punch.Candidate{{Kind: punch.Host, Transport: punch.UDP, Endpoint: netip.MustParseAddrPort("192.168.1.2:1")}}}
 		for _, o := range observed {
 			s.Observed = append(s.Observed, netip.MustParseAddrPort(o))
 		}

@@ -43,9 +43,9 @@ const (
 	nonceText = "AAUWFa0b1c2d3e4f5g6h7i8j9k0"
 )
 
-// description is what B says of itself: a NAT profile, a host candidate and one
+// description is what B says of itself: UDP, 41 ms to the server, a NAT profile, a host candidate and one
 // that its router mapped. punch.Side.AppendDescription encodes it.
-var description = unhex("12 0102040102 01 0000 0000 0000 0000 0000 0000" +
+var description = unhex("01 0029 12 0102040102 01 0000 0000 0000 0000 0000 0000 00" +
 	"01 04 04 c352 c0a80114" +
 	"04 04 04 c35c c6336414")
 
@@ -197,8 +197,8 @@ func messages() []message {
 			name: "description", content: true,
 			build: func() []byte { return description },
 			again: func(b []byte) ([]byte, error) {
-				profile, candidates, err := punch.ParseDescription(b)
-				return punch.Side{Profile: profile, Candidates: candidates}.AppendDescription(nil), err
+				side, err := punch.ParseDescription(b)
+				return side.AppendDescription(nil), err
 			},
 		},
 		errorMessage("register-challenge", request(wire.Register), transaction(2), int(stun.CodeUnauthorized), nonceText),
