@@ -46,6 +46,7 @@ var rooms = map[string][]string{
 	"natlab":        {"nat"},
 	"natlab/netbed": {"nat", "natlab"},
 
+	"internal/config":  {"peer"},
 	"internal/app/...": {"", "peer"},
 	"internal/control": {"", "peer", "internal/app/..."},
 	"internal/labrun":  {"", "peer", "natlab", "natlab/netbed"},
@@ -59,7 +60,7 @@ var rooms = map[string][]string{
 
 	"internal/cli": {
 		"", "peer", "nat", "punch", "rendezvous", "portmap", "natlab", "natlab/netbed",
-		"internal/sock", "internal/app/...", "internal/control", "internal/labrun", "internal/matrix", "internal/matrix/...",
+		"internal/sock", "internal/config", "internal/app/...", "internal/control", "internal/labrun", "internal/matrix", "internal/matrix/...",
 	},
 	"cmd/...":   {"internal/cli"},
 	"bench/...": {"..."},
@@ -70,6 +71,7 @@ var rooms = map[string][]string{
 var guests = map[string][]string{
 	"github.com/google/nftables":     {"natlab/netbed"},
 	"github.com/huin/goupnp":         {"internal/igd"},
+	"github.com/pelletier/go-toml":   {"internal/config"},
 	"github.com/pion/stun":           {"internal/wire", "rendezvous"},
 	"github.com/quic-go/quic-go":     {"internal/session", "bench/throughput"},
 	"github.com/spf13":               {"internal/cli"},
