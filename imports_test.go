@@ -44,7 +44,7 @@ var rooms = map[string][]string{
 	},
 
 	"natlab":        {"nat"},
-	"natlab/netbed": {"nat", "natlab"},
+	"natlab/netbed": {"nat", "natlab", "internal/sock"},
 
 	"internal/config":  {"peer"},
 	"internal/app/...": {"", "peer"},

@@ -6,6 +6,7 @@
 //	queue.go   one writer, who sends together what waits
 //	read.go    readers, and what the kernel joined taken apart
 //	system.go  the network of the machine that we run on
+//	tcp.go     many TCP connections and a listener on one port
 //	outbox.go  what waits for a connection, and never makes anybody wait
 //	stream.go  packets over one connection
 //	watch_…    how it tells that it changes
@@ -39,6 +40,10 @@ type StreamNetwork interface {
 	Network
 	// Listen opens a TCP listener; network is tcp4 or tcp6.
 	Listen(ctx context.Context, network string, local netip.AddrPort) (net.Listener, error)
+	// ListenTCP opens one whose port others may share, and DialTCP connects from such a
+	// port: see the functions of these names.
+	ListenTCP(ctx context.Context, network string, local netip.AddrPort) (net.Listener, error)
+	DialTCP(ctx context.Context, network string, local, remote netip.AddrPort, ttl uint8) (net.Conn, error)
 }
 
 // Resolver is a Network that has a name service of its own.

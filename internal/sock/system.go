@@ -22,6 +22,16 @@ func (System) Listen(ctx context.Context, network string, local netip.AddrPort) 
 	return c.Listen(ctx, network, local.String())
 }
 
+// ListenTCP implements [StreamNetwork].
+func (System) ListenTCP(ctx context.Context, network string, local netip.AddrPort) (net.Listener, error) {
+	return ListenTCP(ctx, network, local)
+}
+
+// DialTCP implements [StreamNetwork].
+func (System) DialTCP(ctx context.Context, network string, local, remote netip.AddrPort, ttl uint8) (net.Conn, error) {
+	return DialTCP(ctx, network, local, remote, ttl)
+}
+
 // Prefixes implements [Network].
 func (System) Prefixes() ([]netip.Prefix, error) {
 	interfaces, err := net.Interfaces()

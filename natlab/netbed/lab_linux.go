@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 
+	"bodkin/internal/sock"
 	"bodkin/natlab"
 
 	"github.com/vishvananda/netlink"
@@ -229,6 +230,25 @@ func (h *Host) Listen(ctx context.Context, network string, local netip.AddrPort)
 		return err
 	})
 	return l, err
+}
+
+// ListenTCP is Listen on a port that others may share: see DialTCP.
+func (h *Host) ListenTCP(ctx context.Context, network string, local netip.AddrPort) (l net.Listener, err error) {
+	err = h.Do(func() error {
+		l, err = sock.ListenTCP(ctx, network, local)
+		return err
+	})
+	return l, err
+}
+
+// DialTCP connects from one of the host's ports, which may have a listener of ListenTCP
+// and other connections. A ttl other than 0 holds until the connection is there.
+func (h *Host) DialTCP(ctx context.Context, network string, local, remote netip.AddrPort, ttl uint8) (c net.Conn, err error) {
+	err = h.Do(func() error {
+		c, err = sock.DialTCP(ctx, network, local, remote, ttl)
+		return err
+	})
+	return c, err
 }
 
 // Dial connects from the host, by IP address.

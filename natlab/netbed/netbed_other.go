@@ -110,6 +110,16 @@ func (*Host) Listen(context.Context, string, netip.AddrPort) (net.Listener, erro
 	return nil, errSystem
 }
 
+// ListenTCP fails.
+func (*Host) ListenTCP(context.Context, string, netip.AddrPort) (net.Listener, error) {
+	return nil, errSystem
+}
+
+// DialTCP fails.
+func (*Host) DialTCP(context.Context, string, netip.AddrPort, netip.AddrPort, uint8) (net.Conn, error) {
+	return nil, errSystem
+}
+
 // Dial fails.
 func (*Host) Dial(context.Context, string, netip.AddrPort) (net.Conn, error) { return nil, errSystem }
 
