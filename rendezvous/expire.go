@@ -55,23 +55,23 @@ func (r *Registry) sweep() {
 	}
 }
 
-// sweepLegs drops an address family that a node no longer refreshes, and reports
-// whether one is left.
-func (r *Registry) sweepLegs(g *registration) bool {
-	alive := func(i uint8) bool {
-		return g.legs[i].place.valid() && r.stamp.since(g.legs[i].seen) < r.limits.Lifetime
-	}
-	if !alive(g.primary) {
-		if !alive(1 - g.primary) {
-			return false
+// sweepLegs drops the legs that a node no longer refreshes, and reports whether there
+// is one left. A connection that ended counts for as long as it would have otherwise.
+func (r *Registry) sweepLegs(g *registration) (left bool) {
+	for w := range uint8(ways) {
+		l := g.leg(w)
+		switch {
+		case !l.place.valid() && (w < udpWays || l == leg{}):
+		case r.stamp.since(l.seen) < r.limits.Lifetime:
+			left = true
+		default:
+			r.leave(g, l)
+			g.put(w, leg{})
+			if l.place.valid() {
+				g.revision++
+			}
 		}
-		g.primary = 1 - g.primary
 	}
-	other := 1 - g.primary
-	if l := &g.legs[other]; l.place.valid() && !alive(other) {
-		r.leave(g, l.place)
-		*l = leg{}
-		g.revision++
-	}
-	return true
+	r.choose(g)
+	return left
 }

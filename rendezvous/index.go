@@ -14,6 +14,7 @@ type index struct {
 	seed     maphash.Seed
 	byID     map[uint64]*registration // the first of a chain of siblings
 	bySource map[uint64]*registration // the latest with that source
+	byStream map[uint16]*registration // the latest with that connection
 }
 
 func newIndex() index {
@@ -21,6 +22,7 @@ func newIndex() index {
 		seed:     maphash.MakeSeed(),
 		byID:     make(map[uint64]*registration),
 		bySource: make(map[uint64]*registration),
+		byStream: make(map[uint16]*registration),
 	}
 }
 
@@ -66,8 +68,8 @@ func (x *index) add(g *registration) {
 
 // remove forgets a process, and its sources.
 func (x *index) remove(g *registration) {
-	for i := range g.legs {
-		x.leave(g, g.legs[i].place)
+	for w := range uint8(ways) {
+		x.leave(g, g.leg(w))
 	}
 	h := x.hash(g.id[:])
 	before := x.byID[h]
@@ -85,21 +87,34 @@ func (x *index) remove(g *registration) {
 	g.sibling = nil
 }
 
-// source is the registration that has a source.
-func (x *index) source(from netip.AddrPort) *registration {
+// source is the registration that has a leg there.
+func (x *index) source(local int, from netip.AddrPort) *registration {
+	if isStream(local) {
+		return x.byStream[uint16(local)]
+	}
 	p := placeOf(from)
-	if g := x.bySource[x.hash(p[:])]; g != nil && g.legs[family(from)].place == p {
+	if g := x.bySource[x.hash(p[:])]; g != nil && g.legs[way(local, from)].is(local, p) {
 		return g
 	}
 	return nil
 }
 
-// settle makes a source that of g, which has a leg there.
-func (x *index) settle(g *registration, p place) { x.bySource[x.hash(p[:])] = g }
+// settle makes a leg that of g.
+func (x *index) settle(g *registration, l leg) {
+	if isStream(int(l.local)) {
+		x.byStream[l.local] = g
+	} else {
+		x.bySource[x.hash(l.place[:])] = g
+	}
+}
 
-// leave ends that, unless somebody else has the source by now.
-func (x *index) leave(g *registration, p place) {
-	if h := x.hash(p[:]); x.bySource[h] == g {
+// leave ends that, unless somebody else has come from there by now.
+func (x *index) leave(g *registration, l leg) {
+	if isStream(int(l.local)) {
+		if x.byStream[l.local] == g {
+			delete(x.byStream, l.local)
+		}
+	} else if h := x.hash(l.place[:]); x.bySource[h] == g {
 		delete(x.bySource, h)
 	}
 }

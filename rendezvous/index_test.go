@@ -54,10 +54,10 @@ func TestIndexComparesTheWholeSource(t *testing.T) {
 	g := &registration{}
 	at, other := ap("192.0.2.1:1"), ap("192.0.2.2:1")
 	g.legs[0].place = placeOf(at)
-	x.settle(g, placeOf(at))
+	x.settle(g, g.legs[0])
 	p := placeOf(other)
 	x.bySource[x.hash(p[:])] = g
-	if x.source(at) != g || x.source(other) != nil {
+	if x.source(0, at) != g || x.source(0, other) != nil || x.source(1, at) != nil {
 		t.Error("a hash passed for a source")
 	}
 }

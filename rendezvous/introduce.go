@@ -1,6 +1,7 @@
 package rendezvous
 
 import (
+	"slices"
 	"time"
 
 	"bodkin/internal/wire"
@@ -82,11 +83,11 @@ func (r *Registry) introduce(g *registration, e wire.Envelope, content wire.Attr
 	i := &introduction{
 		key: key, target: target, expires: r.now.Add(introductionLife),
 		answer: wire.Party{
-			ID: target.id, Instance: target.instance, Observed: target.observed(),
+			ID: target.id, Instance: target.instance, Observed: target.observed(0), ObservedTCP: target.observed(udpWays),
 			Description: target.description(), Channel: ask.Channel, Revision: target.revision,
 		}.Append(nil),
 		told: wire.Party{
-			ID: g.id, Instance: g.instance, Observed: g.observed(),
+			ID: g.id, Instance: g.instance, Observed: g.observed(0), ObservedTCP: g.observed(udpWays),
 			Offer: ask.Offer, Channel: p.channel(target), Revision: target.revision,
 		}.Append(nil),
 	}
@@ -123,7 +124,12 @@ func (r *Registry) tell(i *introduction) {
 	} else {
 		delete(r.waiting, i.toTarget)
 	}
-	r.reply(i.target, stun.NewType(wire.Introduced, stun.ClassRequest), i.toTarget, 0, i.told)
+	content := i.told
+	if age := r.now.Sub(i.expires.Add(-introductionLife)).Milliseconds(); age > 0 {
+		content = slices.Clip(content)
+		content.AddUint32(wire.AttrAge, uint32(age))
+	}
+	r.reply(i.target, stun.NewType(wire.Introduced, stun.ClassRequest), i.toTarget, 0, content)
 }
 
 // acknowledged ends the repeats of an introduction.

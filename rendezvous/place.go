@@ -24,11 +24,30 @@ func (p place) endpoint() netip.AddrPort {
 	return netip.AddrPortFrom(a, binary.BigEndian.Uint16(p[16:]))
 }
 
-// family is the index of an endpoint's address family among the legs of a
-// registration.
-func family(a netip.AddrPort) uint8 {
-	if a.Addr().Is4() {
-		return 0
+// firstStream is the number of the first connection: sockets have lower ones. A leg
+// keeps it in 16 bits.
+const (
+	firstStream = 1 << 10
+	maxStreams  = 1<<16 - firstStream
+)
+
+// isStream reports whether a local is a connection.
+func isStream(local int) bool { return local >= firstStream }
+
+// way is the index of a leg: UDP over IPv4, over IPv6, and connections, TCP or TLS,
+// over IPv4 and over IPv6.
+func way(local int, from netip.AddrPort) (w uint8) {
+	if !from.Addr().Is4() {
+		w++
 	}
-	return 1
+	if isStream(local) {
+		w += udpWays
+	}
+	return w
 }
+
+// udpWays of all ways are UDP's, the first ones.
+const (
+	udpWays = 2
+	ways    = 4
+)

@@ -24,6 +24,7 @@ type Limits struct {
 	RelayPerNode   int64         // bit/s from one node; default 100 Mbit/s
 	RelayPerServer int64         // bit/s in all; default none
 	Bindings       int           // plain ones, a second, from an IPv4 /24 or IPv6 /48; default 50
+	Streams        int           // connections of registered nodes; default 10,000
 	Lifetime       time.Duration // of a registration without refresh; default 60 s
 }
 
@@ -36,6 +37,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.Registrations, 100_000)
 	set(&l.Instances, 16)
 	set(&l.Bindings, 50)
+	set(&l.Streams, 10_000)
 	if l.Introductions == 0 {
 		l.Introductions = 10
 	}
@@ -61,6 +63,7 @@ func (l Limits) withDefaults() Limits {
 type Stats struct {
 	Registrations  int    `json:"registrations"` // at the moment
 	Channels       int    `json:"channels"`      // at the moment
+	Streams        int    `json:"streams"`       // of registered nodes, over TCP or TLS, at the moment
 	Registered     uint64 `json:"registered"`
 	Introductions  uint64 `json:"introductions"`
 	Bindings       uint64 `json:"bindings"`
@@ -76,8 +79,9 @@ type Stats struct {
 	Limited   uint64 `json:"limited"`
 }
 
-// Outgoing is a packet to send from one of the server's sockets. Its Data may
-// share memory with the packet that was taken in.
+// Outgoing is a packet to send from one of the server's sockets, or by one of its
+// connections. Its Data may share memory with the packet that was taken in. One without
+// Data asks to end a connection.
 type Outgoing struct {
 	Local int
 	To    netip.AddrPort
@@ -158,23 +162,23 @@ func (r *Registry) draw(b []byte) {
 // Stats returns the counts.
 func (r *Registry) Stats() Stats {
 	s := r.stats
-	s.Registrations, s.Channels = len(r.byHandle), r.pairs
+	s.Registrations, s.Channels, s.Streams = len(r.byHandle), r.pairs, len(r.byStream)
 	return s
 }
 
-// Step takes a packet that came to the socket local at the time now, and appends
-// what to send. It wants Tick to be called at next.
+// Step takes a packet that came to the socket local at the time now, or by a
+// connection, and appends what to send. It wants Tick to be called at next.
 func (r *Registry) Step(now time.Time, local int, from netip.AddrPort, b []byte, out []Outgoing) (_ []Outgoing, next time.Time) {
 	r.begin(now, out)
 	from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
 	if len(b) > 0 && b[0]&0xF0 == 0x40 {
 		r.relay(local, from, b)
+	} else if isStream(local) {
+		r.stream(local, from, b)
 	} else if wire.IsBindingRequest(b) {
 		r.plain(local, from, b)
-	} else if m, err := wire.Decode(b); err != nil {
-		r.stats.Malformed++
 	} else {
-		r.message(local, from, m)
+		r.control(local, from, b)
 	}
 	return r.end()
 }
@@ -218,6 +222,15 @@ func (r *Registry) send(local int, to netip.AddrPort, b []byte) {
 	r.out = append(r.out, Outgoing{local, to, b})
 }
 
+// control handles what should be a STUN message.
+func (r *Registry) control(local int, from netip.AddrPort, b []byte) {
+	if m, err := wire.Decode(b); err != nil {
+		r.malformed(local, from)
+	} else {
+		r.message(local, from, m)
+	}
+}
+
 // message handles one STUN message.
 func (r *Registry) message(local int, from netip.AddrPort, m *stun.Message) {
 	switch m.Type {
@@ -231,7 +244,15 @@ func (r *Registry) message(local int, from netip.AddrPort, m *stun.Message) {
 		stun.NewType(wire.Introduced, stun.ClassSuccessResponse):
 		r.sealed(local, from, m)
 	default:
-		r.stats.Malformed++
+		r.malformed(local, from)
+	}
+}
+
+// malformed counts what is no message. A connection on which it came is of no use.
+func (r *Registry) malformed(local int, from netip.AddrPort) {
+	r.stats.Malformed++
+	if isStream(local) {
+		r.send(local, from, nil)
 	}
 }
 
@@ -282,8 +303,9 @@ func (r *Registry) answer(g *registration, e wire.Envelope, content wire.Attrs) 
 
 // reply seals a message to where the node is.
 func (r *Registry) reply(g *registration, t stun.MessageType, id wire.TransactionID, code int, content wire.Attrs) {
-	l := &g.legs[g.primary]
-	r.replyTo(int(l.local), l.place.endpoint(), g, t, id, code, content)
+	if l := g.leg(g.primary); l.place.valid() {
+		r.replyTo(int(l.local), l.place.endpoint(), g, t, id, code, content)
+	}
 }
 
 func (r *Registry) replyTo(local int, to netip.AddrPort, g *registration, t stun.MessageType, id wire.TransactionID, code int, content wire.Attrs) {
@@ -303,7 +325,7 @@ func (r *Registry) plainError(local int, to netip.AddrPort, m *stun.Message, cod
 		r.stats.Limited++
 		return
 	}
-	if e := wire.AppendError(nil, m, code, nonce); len(e) <= len(m.Raw) {
+	if e := wire.AppendError(nil, m, code, nonce); len(e) <= len(m.Raw) || isStream(local) {
 		r.send(local, to, e)
 	}
 }

@@ -39,8 +39,8 @@ func (p *pair) other(g *registration) (*registration, wire.Channel) {
 // which it has to the same target already keeps it. There is one for each asker
 // and target: any other between them, or of that number, is closed.
 func (r *Registry) open(asker, target *registration, c wire.Channel) *pair {
-	if asker.relay != nil {
-		for number, p := range asker.relay.channels {
+	if asker.extra != nil {
+		for number, p := range asker.extra.channels {
 			same := p.asker == asker && p.target == target
 			if same && number == c {
 				return p
@@ -61,26 +61,37 @@ func (r *Registry) open(asker, target *registration, c wire.Channel) *pair {
 	return p
 }
 
-// relaying is what a node has of channels.
-type relaying struct {
+// extra is what most nodes do not have: relay channels, and connections.
+type extra struct {
 	channels map[wire.Channel]*pair
 	next     wire.Channel // where the search for a free one of the server's begins
-	sent     bucket
+	sent     bucket       // relayed
+
+	streams [ways - udpWays]leg // IPv4, IPv6
+}
+
+// extras makes room for what most do not have.
+func (g *registration) extras() *extra {
+	if g.extra == nil {
+		g.extra = new(extra)
+	}
+	return g.extra
 }
 
 // channel is the pair that a node calls c.
 func (g *registration) channel(c wire.Channel) *pair {
-	if g.relay == nil {
+	if g.extra == nil {
 		return nil
 	}
-	return g.relay.channels[c]
+	return g.extra.channels[c]
 }
 
 func (g *registration) bind(c wire.Channel, p *pair) {
-	if g.relay == nil {
-		g.relay = &relaying{channels: make(map[wire.Channel]*pair)}
+	e := g.extras()
+	if e.channels == nil {
+		e.channels = make(map[wire.Channel]*pair)
 	}
-	g.relay.channels[c] = p
+	e.channels[c] = p
 }
 
 // idleChannel is how long a channel must have carried nothing before it makes
@@ -91,14 +102,11 @@ const idleChannel = time.Minute
 // before it means another peer. Where none is free, the channel that was idle
 // longest makes room.
 func (r *Registry) freeChannel(g *registration) (wire.Channel, bool) {
-	if g.relay == nil {
-		g.relay = &relaying{channels: make(map[wire.Channel]*pair)}
-	}
 	var idlest *pair
 	for range wire.ChannelsPerHalf {
-		c := wire.FirstServedChannel + g.relay.next%wire.ChannelsPerHalf
-		g.relay.next++
-		p := g.relay.channels[c]
+		c := wire.FirstServedChannel + g.extras().next%wire.ChannelsPerHalf
+		g.extra.next++
+		p := g.extra.channels[c]
 		if p == nil {
 			return c, true
 		}
@@ -122,17 +130,17 @@ func (r *Registry) closeChannel(g *registration, c wire.Channel) {
 		return
 	}
 	r.pairs--
-	delete(g.relay.channels, c)
+	delete(g.extra.channels, c)
 	other, oc := p.other(g)
-	delete(other.relay.channels, oc)
+	delete(other.extra.channels, oc)
 	r.indicate(other, wire.CloseChannel, oc)
 }
 
 func (r *Registry) closeChannels(g *registration) {
-	if g.relay == nil {
+	if g.extra == nil {
 		return
 	}
-	for _, c := range slices.Sorted(maps.Keys(g.relay.channels)) {
+	for _, c := range slices.Sorted(maps.Keys(g.extra.channels)) {
 		r.closeChannel(g, c)
 	}
 }
@@ -160,8 +168,8 @@ func (r *Registry) relay(local int, from netip.AddrPort, b []byte) {
 		r.stats.Malformed++
 		return
 	}
-	g := r.source(from)
-	if g == nil || int(g.legs[family(from)].local) != local {
+	g := r.source(local, from)
+	if g == nil {
 		r.stranger(local, from, b)
 		return
 	}
@@ -182,8 +190,9 @@ func (r *Registry) relay(local int, from netip.AddrPort, b []byte) {
 	p.used = r.stamp
 	to, oc := p.other(g)
 	wire.PutChannelHeader(b, oc, len(data))
-	l := &to.legs[to.primary]
-	r.send(int(l.local), l.place.endpoint(), b[:wire.ChannelOverhead+len(data)])
+	if l := to.leg(to.primary); l.place.valid() {
+		r.send(int(l.local), l.place.endpoint(), b[:wire.ChannelOverhead+len(data)])
+	}
 }
 
 // stranger answers data from a source that no node has: one whose NAT gave it
@@ -211,7 +220,7 @@ func (r *Registry) affordable(g *registration, p *pair, n int) bool {
 	buckets := [...]struct {
 		*bucket
 		bits int64
-	}{{own, r.limits.RelayPerPair}, {&g.relay.sent, r.limits.RelayPerNode}, {&r.relayed, r.limits.RelayPerServer}}
+	}{{own, r.limits.RelayPerPair}, {&g.extra.sent, r.limits.RelayPerNode}, {&r.relayed, r.limits.RelayPerServer}}
 	for i, b := range buckets {
 		rate := float64(b.bits) / 8
 		if !b.take(r.stamp, float64(n), rate, relayBurst(rate)) {

@@ -225,10 +225,10 @@ func TestChannelsRunOut(t *testing.T) {
 	if r.open(g, target, ca) == nil {
 		t.Fatal("an open channel was not kept")
 	}
-	for _, p := range target.relay.channels {
+	for _, p := range target.extra.channels {
 		p.used = r.stamp
 	}
-	target.relay.channels[cb].used = r.stamp - stamp(idleChannel/time.Millisecond)
+	target.extra.channels[cb].used = r.stamp - stamp(idleChannel/time.Millisecond)
 	token = second.ask(b, "")
 	w.run(time.Second)
 	if d := second.answer(token); d == nil || d.Err != nil {

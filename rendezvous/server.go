@@ -15,7 +15,7 @@ import (
 	"bodkin/peer"
 )
 
-// Server is a rendezvous server over UDP. Its methods are safe for concurrent use.
+// Server is a rendezvous server over UDP, TCP and TLS. Its methods are safe for concurrent use.
 type Server struct {
 	cfg      ServerConfig
 	sockets  []*sock.Socket
@@ -56,8 +56,16 @@ func NewServer(ctx context.Context, cfg ServerConfig) (*Server, error) {
 		s.close()
 		return nil, fmt.Errorf("rendezvous: %w", err)
 	}
-	s.registry = NewRegistry(cfg.Key, cfg.Limits, nil, cfg.known(s.Addrs())...)
+	s.keep(NewRegistry(cfg.Key, cfg.Limits, nil, cfg.known(s.Addrs())...))
 	return s, nil
+}
+
+// keep makes r the server's state.
+func (s *Server) keep(r *Registry) {
+	s.registry = r
+	s.streams.limit = min(r.limits.Streams, maxStreams-maxStrangers)
+	s.streams.unsent.Limit = maxUnsent
+	s.streams.accepts.key = r.streamed.key
 }
 
 // bind opens the sockets.
@@ -197,6 +205,7 @@ type burst struct {
 	joined []byte
 	batch  sock.Batch // of packets from one socket
 	local  int        // which
+	waits  bool       // something is in it
 }
 
 // write sends a burst in few calls to the kernel. Packets of one size to one endpoint
@@ -204,6 +213,11 @@ type burst struct {
 func (s *Server) write(b *burst) {
 	for left := b.out; len(left) > 0; {
 		first, n := left[0], 1
+		if isStream(first.Local) {
+			s.streams.write(first)
+			left = left[1:]
+			continue
+		}
 		for n < len(left) && joins(first, left[n-1], left[n]) {
 			n++
 		}
@@ -212,6 +226,7 @@ func (s *Server) write(b *burst) {
 		}
 		if b.local = first.Local; n == 1 {
 			b.batch.Add(first.To, first.Data)
+			b.waits = true
 		} else {
 			b.joined = b.joined[:0]
 			for _, o := range left[:n] {
@@ -227,7 +242,12 @@ func (s *Server) write(b *burst) {
 }
 
 // flush sends what is batched.
-func (s *Server) flush(b *burst) { s.sent(s.sockets[b.local].SendBatch(&b.batch)) }
+func (s *Server) flush(b *burst) {
+	if b.waits {
+		b.waits = false
+		s.sent(s.sockets[b.local].SendBatch(&b.batch))
+	}
+}
 
 func (s *Server) sent(err error) {
 	if err != nil && !errors.Is(err, net.ErrClosed) {

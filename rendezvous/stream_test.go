@@ -15,6 +15,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -148,8 +149,6 @@ func TestStreamsThatEnd(t *testing.T) {
 	_, at, overTLS, _ := serveStreams(t)
 	for name, b := range map[string][]byte{
 		"HTTP":              []byte("GET / HTTP/1.1\r\n\r\n"),
-		"Register":          wire.AppendRegister(nil, wire.TransactionID{1}, nil, nil),
-		"ChannelData":       wire.AppendChannelData(nil, 0x4000, []byte("data")),
 		"an answer":         wire.BindingAnswer{Mapped: ap("192.0.2.1:1")}.Append(nil),
 		"wrong FINGERPRINT": append(wire.BindingRequest{Fingerprint: true}.Append(nil)[:27], 0),
 		"no magic cookie":   append([]byte{0, 1, 0, 0}, make([]byte, 16)...),
@@ -165,7 +164,8 @@ func TestStreamsThatEnd(t *testing.T) {
 	}
 }
 
-// Connections are bounded for each network; closing some makes room.
+// Connections of those who have not registered are bounded for each network: the
+// oldest one ends for a new one.
 func TestConnectionsAreLimitedByPrefix(t *testing.T) {
 	t.Parallel()
 	s, at, _, _ := serveStreams(t)
@@ -177,21 +177,21 @@ func TestConnectionsAreLimitedByPrefix(t *testing.T) {
 		return err
 	}
 	var open []net.Conn
-	for range streamsPerPrefix {
+	for i := range strangersPerPrefix + 1 {
 		c := dialTCP(t, at)
 		if err := ask(c); err != nil {
-			t.Fatal(err)
+			t.Fatalf("the %d-th: %v", i+1, err)
 		}
 		open = append(open, c)
 	}
-	if err := ask(dialTCP(t, at)); err == nil {
-		t.Error("one more was served")
+	if _, err := io.ReadAll(open[0]); err != nil && !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the first one: %v", err)
+	}
+	if err := ask(open[1]); err != nil {
+		t.Errorf("the second one: %v", err)
 	}
 	if s.Stats().Limited == 0 {
 		t.Error("it was not counted")
-	}
-	_ = open[0].Close()
-	for ask(dialTCP(t, at)) != nil { // until the server has noticed
 	}
 }
 
@@ -205,7 +205,9 @@ func (c elsewhere) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(c.from
 
 // streamServer is a server with a state and no sockets.
 func streamServer() *Server {
-	return &Server{registry: NewRegistry(serverKey, Limits{}, nil), closed: make(chan struct{})}
+	s := &Server{closed: make(chan struct{})}
+	s.keep(NewRegistry(serverKey, Limits{}, nil))
+	return s
 }
 
 func TestIdleStreamEnds(t *testing.T) {
@@ -214,10 +216,11 @@ func TestIdleStreamEnds(t *testing.T) {
 		a, b := net.Pipe()
 		begin := time.Now()
 		go func() {
-			s.serveStream(elsewhere{a, ap("192.0.2.7:7")}, nil)
-			_ = a.Close()
+			x, _ := s.streams.add(elsewhere{a, ap("192.0.2.7:7")}, nil)
+			s.serveStream(x)
+			s.streams.remove(x)
 		}()
-		time.Sleep(20 * time.Second)
+		time.Sleep(firstPatience - time.Second)
 		_, _ = b.Write(wire.BindingRequest{}.Append(nil))
 		if _, err := wire.ReadFrame(bufio.NewReaderSize(b, wire.MaxFrame)); err != nil {
 			t.Fatal(err)
@@ -227,7 +230,7 @@ func TestIdleStreamEnds(t *testing.T) {
 		if _, err := io.ReadAll(b); err != nil {
 			t.Fatal(err)
 		}
-		if d := time.Since(begin); d != 50*time.Second {
+		if d := time.Since(begin); d != firstPatience-time.Second+strangerPatience {
 			t.Errorf("ended after %v", d)
 		}
 	})
@@ -236,27 +239,64 @@ func TestIdleStreamEnds(t *testing.T) {
 func TestStreamsAreBounded(t *testing.T) {
 	t.Parallel()
 	s := streamServer()
-	var conns []net.Conn
-	for i := range maxStreams {
-		c := elsewhere{from: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, byte(i / streamsPerPrefix), byte(i)}), uint16(i))}
-		c.Conn, _ = net.Pipe()
-		if conns = append(conns, c); !s.streams.add(c) {
-			t.Fatalf("the %d-th is refused", i+1)
+	s.streams.limit = 2 * prefixShare
+	add := func(from netip.AddrPort) (*stream, bool) {
+		c, _ := net.Pipe()
+		return s.streams.add(elsewhere{c, from}, nil)
+	}
+	var all []*stream
+	for i := range maxStrangers {
+		x, limited := add(netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, byte(i / strangersPerPrefix), byte(i)}), uint16(i)))
+		if all = append(all, x); x == nil || limited {
+			t.Fatalf("the %d-th: %v, limited %v", i+1, x, limited)
 		}
 	}
-	if s.streams.add(elsewhere{from: ap("[2001:db8::1]:1")}) {
-		t.Error("one more is taken")
+	last, limited := add(ap("[2001:db8::1]:1"))
+	if last == nil || !limited || s.streams.strangers.Len() != maxStrangers || all[0].stranger != nil {
+		t.Errorf("one more: %v, limited %v; the oldest did not end for it", last, limited)
 	}
-	for _, c := range conns {
-		s.streams.remove(c)
+	all = append(all, last)
+	// Of those that register a prefix has its share, and all have the limit.
+	registered := 0
+	for _, x := range all {
+		if x.registered = s.streams.register(x); x.registered {
+			registered++
+		}
+		if x.registered && x == all[0] {
+			t.Error("one that had to go is taken for a registered node's")
+		}
 	}
-	if len(s.streams.open)+len(s.streams.prefixes) != 0 {
+	if registered != s.streams.limit || s.streams.prefixes[all[1].prefix].registered != 2 {
+		t.Errorf("%d registered, %d of the first prefix", registered, s.streams.prefixes[all[1].prefix].registered)
+	}
+	for _, x := range all {
+		s.streams.remove(x)
+	}
+	if len(s.streams.open)+len(s.streams.prefixes)+s.streams.strangers.Len()+s.streams.registered != 0 {
 		t.Error("something is left")
 	}
 	s.streams.close()
-	if s.streams.add(conns[0]) {
+	if x, _ := add(ap("192.0.2.1:1")); x != nil {
 		t.Error("one is taken after the end")
 	}
+}
+
+// A network that opens connection after connection waits for the next second.
+func TestAcceptsAreLimitedInRate(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := streamServer()
+		taken := 0
+		for range 2 * acceptsPerPrefix {
+			c, _ := net.Pipe()
+			if x, _ := s.streams.add(elsewhere{c, ap("192.0.2.7:7")}, nil); x != nil {
+				taken++
+			}
+		}
+		if taken != acceptsPerPrefix {
+			t.Errorf("%d connections", taken)
+		}
+	})
 }
 
 // A network may ask as often over TCP as over UDP.
@@ -266,7 +306,8 @@ func TestStreamsAreLimitedInRate(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	answers := 0
 	for range 100 {
-		if b, ok := r.stream(now, ap("192.0.2.7:7"), wire.BindingRequest{}.Append(nil)); ok && len(b) > 0 {
+		out, _ := r.Step(now, firstStream, ap("192.0.2.7:7"), wire.BindingRequest{}.Append(nil), nil)
+		if len(out) == 1 && len(out[0].Data) > 0 {
 			answers++
 		}
 	}
@@ -294,10 +335,11 @@ func TestStreamsThatCannotBe(t *testing.T) {
 	}
 }
 
-// FuzzStream: only Binding is answered, with no more than an address or an error.
+// FuzzStream: nobody who has not registered is answered with more than an address, a
+// NONCE or an error, and what is no message ends the connection.
 func FuzzStream(f *testing.F) {
 	for _, b := range [][]byte{
-		nil, wire.BindingRequest{}.Append(nil), wire.BindingRequest{ChangeIP: true, Padding: 3, Fingerprint: true}.Append(nil),
+		{0}, wire.AppendChannelData(nil, 0x4000, []byte("data")), wire.BindingRequest{}.Append(nil), wire.BindingRequest{ChangeIP: true, Padding: 3, Fingerprint: true}.Append(nil),
 		wire.AppendRegister(nil, wire.TransactionID{1}, nil, nil), wire.BindingAnswer{Mapped: ap("192.0.2.1:1")}.Append(nil),
 	} {
 		f.Add(b)
@@ -305,11 +347,15 @@ func FuzzStream(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := NewRegistry(serverKey, Limits{}, nil)
 		for _, from := range []string{"203.0.113.9:99", "[2001:db8::9]:99"} {
-			answer, ok := r.stream(time.Unix(1e9, 0), ap(from), b)
-			if !ok && answer != nil || len(answer) > len(b)+24 {
-				t.Fatalf("%x: %x, %v", b, answer, ok)
+			out, _ := r.Step(time.Unix(1e9, 0), firstStream+7, ap(from), b, nil)
+			if len(out) == 0 {
+				continue
 			}
-			if len(answer) > 0 && parsedAnswer(t, answer).ID != [12]byte(b[8:20]) {
+			answer := out[0]
+			if len(out) > 1 || answer.Local != firstStream+7 || answer.To != ap(from) || len(answer.Data) > len(b)+48 {
+				t.Fatalf("%x: %x", b, out)
+			}
+			if len(answer.Data) > 0 && wire.IsBindingRequest(b) && parsedAnswer(t, answer.Data).ID != [12]byte(b[8:20]) {
 				t.Fatalf("%x: %x", b, answer)
 			}
 		}

@@ -369,15 +369,18 @@ func state(r *Registry) string {
 	for h, g := range r.byHandle {
 		add("registration %x: %v/%d handle %x keys %x window %v counter %d changed %d revision %d about %q/%d legs %v primary %d flags %b gone %v asks %v asked %v",
 			h, g.id.Short(), g.instance, g.handle, g.keys, g.window, g.counter, g.changed, g.revision, g.about, g.described, g.legs, g.primary, g.flags, g.gone, g.asks, g.asked)
-		if g.relay != nil {
-			for c, p := range g.relay.channels {
+		if g.extra != nil {
+			for c, p := range g.extra.channels {
 				add("channel %x of %x: %x %x %v %v %v", c, h, p.asked, p.served, p.fromA, p.fromB, p.used)
 			}
-			add("relay of %x: %v %d", h, g.relay.sent, g.relay.next)
+			add("extra of %x: %v %d %v", h, g.extra.sent, g.extra.next, g.extra.streams)
 		}
 	}
 	for s, g := range r.bySource {
 		add("source %x: %x", s, g.handle)
+	}
+	for l, g := range r.byStream {
+		add("stream %d: %x", l, g.handle)
 	}
 	for id, g := range r.byID {
 		add("ID %x: %x", id, g.handle)

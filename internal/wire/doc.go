@@ -37,7 +37,8 @@ const (
 )
 
 // STUN attributes of ours, from the unassigned part of the comprehension-optional
-// range. Those from 0xC0C0 to 0xC0CA stand only inside a SEALED, BOX or OFFER.
+// range. Those from 0xC0C0 on stand only inside a SEALED, BOX or OFFER, but for
+// OTHER-PORTS.
 const (
 	AttrHandle     stun.AttrType = 0xC0B0 // 8 bytes: names a registration at its server
 	AttrSequence   stun.AttrType = 0xC0B1 // 8 bytes: counts one sender's messages, from 1
@@ -59,6 +60,8 @@ const (
 	AttrOffer        stun.AttrType = 0xC0C8 // attributes sealed to the other peer
 	AttrSessionNonce stun.AttrType = 0xC0C9 // 32 bytes
 	AttrRevision     stun.AttrType = 0xC0CA // 4 bytes: counts changes of a registration
+	AttrObservedTCP  stun.AttrType = 0xC0CC // the same as OBSERVED of connections over TCP
+	AttrAge          stun.AttrType = 0xC0CD // 4 bytes: milliseconds since an introduction
 )
 
 // Flags of a registration, and of what the server says of it.

@@ -2,7 +2,9 @@ package wire
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
+	"time"
 
 	"bodkin/peer"
 )
@@ -67,6 +69,11 @@ type Party struct {
 	Offer       []byte // the asker's, sealed
 	Channel     Channel
 	Revision    uint32 // of the target's registration, as the asker was told it
+
+	ObservedTCP []netip.AddrPort // of connections to the server
+	// Age is how long ago the introduction was, of one that is repeated to its
+	// target: in whole milliseconds.
+	Age time.Duration
 }
 
 // Append encodes p.
@@ -82,7 +89,10 @@ func (p Party) Append(a Attrs) Attrs {
 	if len(p.Offer) > 0 {
 		a.Add(AttrOffer, p.Offer)
 	}
-	return a
+	if ms := p.Age.Milliseconds(); ms > 0 {
+		a.AddUint32(AttrAge, uint32(min(ms, math.MaxUint32)))
+	}
+	return addObservedTCP(a, p.ObservedTCP)
 }
 
 // ParseParty decodes what Append encoded.
@@ -105,6 +115,11 @@ func ParseParty(a Attrs) (p Party, err error) {
 	if p.Observed, err = ParseEndpoints(observed, maxObserved); err != nil {
 		return Party{}, err
 	}
+	if p.ObservedTCP, err = observedTCP(a); err != nil {
+		return Party{}, err
+	}
+	age, _ := a.Uint32(AttrAge)
+	p.Age = time.Duration(age) * time.Millisecond
 	p.Description, _ = a.Get(AttrDescription)
 	p.Offer, _ = a.Get(AttrOffer)
 	if len(p.Description) > MaxDescription || len(p.Offer) > maxOffer {

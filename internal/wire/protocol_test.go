@@ -82,6 +82,7 @@ func TestProtocolDocumentHasEveryNumber(t *testing.T) {
 		"INSTANCE": wire.AttrInstance, "COUNTER": wire.AttrCounter, "OBSERVED": wire.AttrObserved,
 		"DESCRIPTION": wire.AttrDescription, "FLAGS": wire.AttrFlags, "TAGS": wire.AttrTags, "CHANNEL": wire.AttrChannel,
 		"OFFER": wire.AttrOffer, "SESSION-NONCE": wire.AttrSessionNonce, "REVISION": wire.AttrRevision,
+		"OBSERVED-TCP": wire.AttrObservedTCP, "AGE": wire.AttrAge,
 	} {
 		row("0x%04X", uint16(a), name)
 	}

@@ -100,6 +100,9 @@ type Registered struct {
 	Lifetime time.Duration    // of the registration without a refresh, in whole seconds
 	Revision uint32           // of the registration: counts its changes
 	Flags    uint32           // FlagDisplaced, FlagKept
+
+	// ObservedTCP are those of its connections to the server, if it has any.
+	ObservedTCP []netip.AddrPort
 }
 
 // Append encodes r.
@@ -108,7 +111,7 @@ func (r Registered) Append(a Attrs) Attrs {
 	a.AddUint32(stun.AttrLifetime, uint32(r.Lifetime/time.Second))
 	a.AddUint32(AttrRevision, r.Revision)
 	a.AddUint32(AttrFlags, r.Flags)
-	return a
+	return addObservedTCP(a, r.ObservedTCP)
 }
 
 // ParseRegistered decodes what Append encoded.
@@ -125,12 +128,27 @@ func ParseRegistered(a Attrs) (r Registered, err error) {
 		return Registered{}, fmt.Errorf("%w: registered", ErrMalformed)
 	}
 	r.Lifetime = time.Duration(seconds) * time.Second
-	r.Observed, err = ParseEndpoints(observed, maxObserved)
+	if r.Observed, err = ParseEndpoints(observed, maxObserved); err != nil {
+		return Registered{}, err
+	}
+	r.ObservedTCP, err = observedTCP(a)
 	return r, err
 }
 
-// maxObserved bounds the endpoints of one node that a server reports: one an
-// address family.
+func addObservedTCP(a Attrs, es []netip.AddrPort) Attrs {
+	if len(es) > 0 {
+		a.Add(AttrObservedTCP, AppendEndpoints(nil, es...))
+	}
+	return a
+}
+
+func observedTCP(a Attrs) ([]netip.AddrPort, error) {
+	v, _ := a.Get(AttrObservedTCP)
+	return ParseEndpoints(v, maxObserved)
+}
+
+// maxObserved bounds the endpoints of one node that a server reports, over UDP and
+// over TCP: one an address family.
 const maxObserved = 2
 
 // AppendRegister builds a Register: without a NONCE it is a hello, padded so that
