@@ -12,7 +12,9 @@ import (
 // Live is a topology in memory whose hosts have sockets, on the process's clock.
 // It is for programs with goroutines of their own: in a testing/synctest bubble
 // they run in fake time, and delays cost nothing. What is made in a bubble is to
-// be closed in it. All methods are safe for concurrent use.
+// be closed in it. A bubble's time begins with the year 2000; what counts time from
+// the start of the process, as QUIC does, wants it moved on to there first, by a
+// [time.Sleep]. All methods are safe for concurrent use.
 type Live struct {
 	mu     sync.Mutex
 	fabric *Fabric

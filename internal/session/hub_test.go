@@ -22,7 +22,9 @@ type hub struct {
 	mu    sync.Mutex
 	nodes map[netip.Addr]*node
 	delay time.Duration
-	loss  float64
+	// shuffle is what some packets take longer.
+	shuffle time.Duration
+	loss    float64
 	rng   *rand.Rand
 	// blocked are the classes by which nothing passes.
 	blocked map[Class]bool
@@ -44,7 +46,14 @@ type node struct {
 	opened, closed []netip.Addr
 }
 
+// began is when the process did, but for a moment.
+var began = time.Now()
+
 func newHub() *hub {
+	// QUIC's clock counts from the start of the process, and what has no time has its
+	// zero: in fake time, which begins with the year 2000, a lost probe of a path would
+	// never be given up, and the 20,000th packet after it be the last that QUIC sends.
+	time.Sleep(time.Until(began)) // of fake time
 	return &hub{
 		nodes: map[netip.Addr]*node{}, delay: 5 * time.Millisecond, rng: rand.New(rand.NewPCG(1, 2)),
 		blocked: map[Class]bool{}, carried: map[Class]int{},
@@ -107,6 +116,12 @@ func (h *hub) block(c Class, yes bool) {
 	h.blocked[c] = yes
 }
 
+func (h *hub) reorder(by time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.shuffle = by
+}
+
 func (h *hub) count(c Class) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -136,7 +151,11 @@ func (h *hub) send(from *node, class Class, b []byte, to netip.AddrPort) {
 	}
 	h.carried[class]++
 	b = bytes.Clone(b)
-	time.AfterFunc(h.delay, func() {
+	delay := h.delay
+	if h.shuffle > 0 && h.rng.IntN(10) == 0 {
+		delay += h.shuffle
+	}
+	time.AfterFunc(delay, func() {
 		c := other.accept
 		if Dialled(b) {
 			c = other.dial

@@ -75,6 +75,32 @@ func TestMoveIsTriedUntilItWorks(t *testing.T) {
 	})
 }
 
+// QUIC keeps count of every packet since the oldest one that nobody acknowledged, and
+// stops sending when there are 20,000. Probes of a path that got lost must not be among
+// them for ever, also where packets overtake each other so much that only time tells
+// what was lost.
+func TestLostProbesOfPathsAreGivenUp(t *testing.T) {
+	scenario(t, func(t *testing.T, a, b *node) {
+		at, bt := pair(t, a, b, b.listen(t, "echo"))
+		transfer := func(n int) {
+			t.Helper()
+			go func() { _, _ = at.Write(make([]byte, n)) }()
+			_ = bt.SetReadDeadline(time.Now().Add(5 * time.Minute))
+			if _, err := io.ReadFull(bt, make([]byte, n)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		a.hub.reorder(4 * time.Millisecond)
+		transfer(1 << 20)
+		a.hub.reorder(0)
+		a.hub.block(punch.UDP, true)
+		a.Prefer(b.overlay, punch.UDP)
+		time.Sleep(2 * (probeTime + probeAgain))
+		a.Prefer(b.overlay, punch.Relay)
+		transfer(25_000 * packetSize)
+	})
+}
+
 // Very many moves: each takes connection IDs, which have to come back.
 func TestSessionMovesAnyNumberOfTimes(t *testing.T) {
 	scenario(t, func(t *testing.T, a, b *node) {
