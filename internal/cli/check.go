@@ -70,6 +70,7 @@ version. It ends with 3 if nothing answers.`,
 		RunE:    func(c *cobra.Command, _ []string) error { return a.check(c.Context(), f) },
 	}
 	c.Flags().StringVar(&f.server, "server", "", "`URL` of the rendezvous server, or stun:HOST[:PORT] of any STUN server")
+	markSetting(c.Flags().Lookup("server"))
 	c.Flags().BoolVar(&f.lifetime, "lifetime", false, "measure how long mappings live, too")
 	c.Flags().BoolVar(&f.ask, "port-mapping", true, "ask the router for a port")
 	return c

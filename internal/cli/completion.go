@@ -2,6 +2,7 @@ package cli
 
 import (
 	"slices"
+	"strings"
 
 	"bodkin"
 	"bodkin/natlab"
@@ -11,13 +12,13 @@ import (
 )
 
 // fileFlags are the flags that name files, or programs.
-var fileFlags = []string{"key", "events", "file", "exec", "html", "pcap"}
+var fileFlags = []string{"config", "key", "events", "file", "exec", "html", "pcap"}
 
 // complete says what a shell may suggest for a command: values where there is a
 // choice, files where files are meant, and nothing for what only the user knows.
-func complete(c *cobra.Command) {
+func (a *app) complete(c *cobra.Command) {
 	if c.ValidArgsFunction == nil {
-		c.ValidArgsFunction = cobra.NoFileCompletions
+		c.ValidArgsFunction = a.completeArgs
 	}
 	var presets []string
 	for _, p := range natlab.Presets() {
@@ -32,12 +33,22 @@ func complete(c *cobra.Command) {
 		suggest := cobra.NoFileCompletions
 		if choice := choices[f.Name]; choice != nil {
 			suggest = cobra.FixedCompletions(choice, cobra.ShellCompDirectiveNoFileComp)
+		} else if value, _ := pflag.UnquoteUsage(f); value == "PEER" {
+			suggest = a.bookNames
 		} else if slices.Contains(fileFlags, f.Name) {
 			return
 		}
 		_ = c.RegisterFlagCompletionFunc(f.Name, suggest) // fails where the command has its own
 	})
 	for _, sub := range c.Commands() {
-		complete(sub)
+		a.complete(sub)
 	}
+}
+
+// completeArgs suggests names of the address book where the usage says PEER.
+func (a *app) completeArgs(c *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+	if words := strings.Fields(c.Use); len(args)+1 < len(words) && words[len(args)+1] == "PEER" {
+		return a.bookNames(c, nil, typed)
+	}
+	return nil, cobra.ShellCompDirectiveNoFileComp
 }

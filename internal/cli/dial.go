@@ -22,7 +22,7 @@ at the other end:
 		Example: "  bodkin dial PEER < file\n  bodkin dial PEER chat",
 		Args:    cobra.RangeArgs(1, 2),
 		RunE: func(c *cobra.Command, args []string) error {
-			id, err := parsePeer(args[0])
+			id, err := a.peer(args[0])
 			if err != nil {
 				return err
 			}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"bodkin"
+	"bodkin/peer"
 )
 
 // eventLog writes what happens as JSON, an object a line: for programs that
@@ -17,6 +18,7 @@ import (
 type eventLog struct {
 	mu   sync.Mutex
 	file *os.File
+	name func(peer.ID) string
 	wg   sync.WaitGroup
 }
 
@@ -32,6 +34,7 @@ const (
 // eventLine is a line of the log.
 type eventLine struct {
 	bodkin.Event
+	Name   string         `json:"name,omitempty"` // the peer's petname
 	Status *bodkin.Status `json:"status,omitempty"`
 }
 
@@ -44,7 +47,7 @@ func (a *app) openEvents() (*eventLog, error) {
 	if err != nil {
 		return nil, &codeError{codeUsage, fmt.Errorf("--events: %w", err)}
 	}
-	return &eventLog{file: f}, nil
+	return &eventLog{file: f, name: a.petname}, nil
 }
 
 // follow writes a node's events until ctx ends.
@@ -55,7 +58,7 @@ func (l *eventLog) follow(ctx context.Context, n *bodkin.Node) {
 	events := n.Events(ctx)
 	l.wg.Go(func() {
 		for e := range events {
-			l.write(eventLine{Event: e})
+			l.write(eventLine{Event: e, Name: l.name(e.Peer)})
 		}
 	})
 }

@@ -2,9 +2,11 @@ package cli
 
 import (
 	"errors"
+	"slices"
 	"syscall"
 
 	"bodkin"
+	"bodkin/internal/config"
 	"bodkin/internal/control"
 
 	"github.com/spf13/cobra"
@@ -28,7 +30,7 @@ const exitCodes = `Exit codes:
     0  it worked
     1  it failed: the message says how; for ping --until-direct and lab, also:
        no direct route in time
-    2  the command line, or a BODKIN_ variable, is wrong
+    2  the command line, a BODKIN_ variable or the configuration file is wrong
     3  the rendezvous server does not answer, or is not the one of the URL
     4  the peer is unknown to the server, offline, or does not allow this node; or
        it does not answer
@@ -67,16 +69,22 @@ func said(err error) bool {
 	return errors.As(err, &coded) && coded.err == nil
 }
 
+// bookErrors are those of what the command line says about the address book.
+var bookErrors = []error{config.ErrBadName, config.ErrKnownPeer, config.ErrNameTaken, config.ErrUnknownPeer}
+
 func codeOf(err error) int {
 	var coded *codeError
 	var server *bodkin.ServerError
 	var refused *bodkin.RefusedError
 	var remote *control.Error
+	var file *config.Error
 	switch {
 	case err == nil:
 		return codeOK
 	case errors.As(err, &coded):
 		return coded.code
+	case errors.As(err, &file), slices.ContainsFunc(bookErrors, func(e error) bool { return errors.Is(err, e) }):
+		return codeUsage
 	case errors.Is(err, syscall.EPIPE):
 		return codeBrokenPipe
 	case errors.As(err, &remote):

@@ -18,7 +18,7 @@ import (
 )
 
 type listenFlags struct {
-	allow []string
+	allow allowFlags
 	keep  bool
 	exec  string
 
@@ -59,7 +59,7 @@ server, service, and open, which is true if everybody may connect.`,
 					return &codeError{codeUsage, fmt.Errorf("--exec: %w", err)}
 				}
 			}
-			allow, err := f.peers()
+			allow, err := a.allowed(f.allow)
 			if err != nil {
 				return err
 			}
@@ -72,22 +72,10 @@ server, service, and open, which is true if everybody may connect.`,
 		},
 	}
 	a.addNodeFlags(c)
-	c.Flags().StringSliceVar(&f.allow, "allow", nil, "`PEER` that may connect; give it again for more (default: everybody who knows this node's ID)")
+	f.allow.add(c)
 	c.Flags().BoolVar(&f.keep, "keep", false, "after a connection, take the next one")
 	c.Flags().StringVar(&f.exec, "exec", "", "`COMMAND` to connect a peer with (default: standard input and output)")
 	return c
-}
-
-// peers are those that --allow names.
-func (f listenFlags) peers() (out []peer.ID, err error) {
-	for _, text := range f.allow {
-		id, err := peer.ParseID(text)
-		if err != nil {
-			return nil, &codeError{codeUsage, fmt.Errorf("--allow: %w", err)}
-		}
-		out = append(out, id)
-	}
-	return out, nil
 }
 
 func (a *app) listen(ctx context.Context, cfg bodkin.Config, f listenFlags) error {
@@ -155,7 +143,7 @@ func (a *app) greet(id peer.ID, cfg bodkin.Config, service string) {
 	}
 	a.say("connect with: %s", strings.Join(command, " "))
 	if cfg.Peers == nil {
-		a.say("note: everybody who knows this peer ID may connect; name peers with --allow to change that")
+		a.say("note: everybody who knows this peer ID may connect; name peers with --allow, or take --allow-known, to change that")
 	}
 }
 
@@ -233,7 +221,7 @@ func (a *app) over(ctx context.Context, c *bodkin.Conn, err error) {
 	case errors.Is(err, pipe.ErrBroken):
 		a.logger().Info("connection ended", "peer", c.Peer(), "error", err)
 	default:
-		a.say("bodkin: connection with peer %s: %v", c.Peer().Short(), err)
+		a.say("bodkin: connection with peer %s: %v", a.name(c.Peer()), err)
 	}
 }
 

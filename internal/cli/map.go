@@ -69,6 +69,7 @@ func (f *mapFlags) addRouter(c *cobra.Command) {
 
 func (a *app) addCheckFlag(c *cobra.Command) {
 	c.Flags().StringVar(&a.node.server, "server", "", "`URL` of the rendezvous server that checks from outside (default: no check)")
+	markSetting(c.Flags().Lookup("server"))
 }
 
 // mapArgs suggests what follows map add and the like.

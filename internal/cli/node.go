@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"bodkin/rendezvous"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // nodeFlags are what every node command takes.
@@ -37,16 +39,19 @@ const defaultService = "pipe"
 
 func (a *app) addKeyFlag(c *cobra.Command) {
 	c.Flags().StringVar(&a.node.key, "key", "", "`FILE` of the node key (default: bodkin/node.key in the configuration folder)")
+	markSetting(c.Flags().Lookup("key"))
 }
 
 func (a *app) addNodeFlags(c *cobra.Command) {
 	a.addKeyFlag(c)
-	f := c.Flags()
+	f := pflag.NewFlagSet("node", pflag.ContinueOnError)
 	f.StringVar(&a.node.server, "server", "", "`URL` of the rendezvous server, as 'bodkin serve' prints it")
 	f.StringSliceVar(&a.node.transports, "transports", nil, "`LIST` of the kinds of holes to punch, of: udp; empty: stay on the relay (default: all)")
 	f.Uint16Var(&a.node.port, "port", 0, "local UDP `PORT` (default: any)")
 	f.BoolVar(&a.node.noPortMap, "no-portmap", false, "do not ask routers to map the port (PCP, NAT-PMP, UPnP)")
 	f.StringVar(&a.node.events, "events", "", "`FILE` to append what happens to, as JSON, an object a line")
+	markSettings(f)
+	c.Flags().AddFlagSet(f)
 }
 
 // service is the optional argument SERVICE.
@@ -58,15 +63,6 @@ func service(args []string) (string, error) {
 		return "", &codeError{codeUsage, err}
 	}
 	return args[0], nil
-}
-
-// parsePeer reads a PEER argument.
-func parsePeer(text string) (peer.ID, error) {
-	id, err := peer.ParseID(text)
-	if err != nil {
-		return id, &codeError{codeUsage, err}
-	}
-	return id, nil
 }
 
 // keyFile is where a key is, by default in the configuration folder.
@@ -97,7 +93,7 @@ func (a *app) config() (bodkin.Config, error) {
 	}
 	if c.Server == "" {
 		return c, &codeError{codeUsage, errors.New(
-			"no server: give its URL with --server or in BODKIN_SERVER, as `bodkin serve` prints it")}
+			"no server: give its URL with --server or in BODKIN_SERVER, or as server in the configuration file, as `bodkin serve` prints it")}
 	}
 	c.Key = peer.NewKey([32]byte{}) // until the rest is known to be right
 	err := c.Check()
@@ -169,7 +165,7 @@ func (a *app) openBy(ctx context.Context, start starter) (control.Node, error) {
 
 // running is the running node of our key, if it is what the flags ask for.
 func (a *app) running(ctx context.Context) control.Node {
-	if a.node.events != "" || a.node.port != 0 || a.node.noPortMap || a.node.transports != nil {
+	if slices.ContainsFunc(a.given, func(name string) bool { return name != "key" && name != "server" }) {
 		return nil
 	}
 	path, err := keyFile(a.node.key, "node.key")
@@ -184,7 +180,7 @@ func (a *app) running(ctx context.Context) control.Node {
 	if err != nil {
 		return nil
 	}
-	if url, err := rendezvous.ParseURL(a.node.server); a.node.server != "" && (err != nil || url.String() != n.Server()) {
+	if url, err := rendezvous.ParseURL(a.node.server); slices.Contains(a.given, "server") && (err != nil || url.String() != n.Server()) {
 		return nil
 	}
 	return n

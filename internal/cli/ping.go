@@ -47,7 +47,7 @@ its own registration.`,
 		Example: "  bodkin ping PEER\n  bodkin ping --count 3 --json PEER\n  bodkin ping --until-direct --timeout 10s PEER",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			id, err := parsePeer(args[0])
+			id, err := a.peer(args[0])
 			if err != nil {
 				return err
 			}
@@ -95,7 +95,7 @@ func (a *app) ping(ctx context.Context, n control.Node, id peer.ID, f pingFlags)
 		err = f.timeUp(got.answers)
 	}
 	if !a.json && got.answers > 0 {
-		err = errors.Join(err, a.print(nil, "%s", got.text(id)))
+		err = errors.Join(err, a.print(nil, "%s", got.text(a.name(id))))
 	}
 	return err
 }
@@ -172,9 +172,9 @@ func (s *pingSummary) add(p bodkin.Pong) {
 	r.low, r.top = min(r.low, p.RTT), max(r.top, p.RTT)
 }
 
-func (s *pingSummary) text(id peer.ID) string {
+func (s *pingSummary) text(name string) string {
 	var out strings.Builder
-	_, _ = fmt.Fprintf(&out, "--- %s: %s", id.Short(), count(s.answers, "answer"))
+	_, _ = fmt.Fprintf(&out, "--- %s: %s", name, count(s.answers, "answer"))
 	for _, r := range s.routes {
 		_, _ = fmt.Fprintf(&out, "\n%s by %s, min/avg/max %.1f/%.1f/%.1f ms", count(r.answers, "answer"), r.transport,
 			milliseconds(r.low), milliseconds(r.sum/time.Duration(r.answers)), milliseconds(r.top))

@@ -10,7 +10,10 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync/atomic"
 	"syscall"
+
+	"bodkin/internal/config"
 
 	"github.com/spf13/cobra"
 )
@@ -23,6 +26,10 @@ type app struct {
 	verbose  bool
 	node     nodeFlags
 	begun    bool // the command line was understood
+
+	configFlag string
+	fileRead   atomic.Pointer[config.Config] // see file
+	given      []string                      // settings that the command line or the environment has
 }
 
 const longHelp = `bodkin opens a direct, encrypted connection between two machines that both sit
@@ -33,9 +40,11 @@ behind NATs or firewalls, with the help of one small server that anyone can run.
   home-a$ bodkin dial --server URL PEER         connects; type, or pipe a file
 
 Every flag can be given in the environment too: --server as BODKIN_SERVER,
---relay-rate as BODKIN_RELAY_RATE, a list with commas. A flag wins over its
-variable. Keys are made at first use, in the configuration folder. Logs go to
-standard error. See also: bodkin help exit-codes`
+--relay-rate as BODKIN_RELAY_RATE, a list with commas; those of a node in the
+configuration file as well: see bodkin help config. A flag wins over its variable,
+and that over the file. Keys are made at first use, in the configuration folder.
+Peers are named by their IDs, or as in the address book: see bodkin peer. Logs go
+to standard error. See also: bodkin help exit-codes`
 
 // Main runs the command line and returns the exit code.
 func Main(args []string, in io.Reader, out, errOut io.Writer) int {
@@ -80,6 +89,9 @@ func (a *app) root() *cobra.Command {
 		SilenceUsage:  true,
 		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
 			err := fromEnvironment(c.Flags())
+			if err == nil {
+				err = a.fromFile(c.Flags())
+			}
 			a.begun = err == nil
 			return err
 		},
@@ -91,15 +103,16 @@ func (a *app) root() *cobra.Command {
 		return fmt.Errorf("%w; see `%s --help`", flagError(err), c.CommandPath())
 	})
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON for programs, one object a line")
+	root.PersistentFlags().StringVar(&a.configFlag, "config", "", "`FILE` with settings and the address book (default: bodkin/config.toml in the configuration folder)")
 	root.PersistentFlags().BoolVarP(&a.verbose, "verbose", "v", false, "log what happens to standard error")
 	root.AddCommand(
-		a.serveCommand(), a.idCommand(), a.listenCommand(), a.dialCommand(), a.pingCommand(),
+		a.serveCommand(), a.idCommand(), a.peerCommand(), a.listenCommand(), a.dialCommand(), a.pingCommand(),
 		a.checkCommand(), a.whyCommand(), a.statusCommand(), a.mapCommand(), a.labCommand(), a.versionCommand(), a.manCommand(),
-		exitCodesTopic(),
+		configTopic(), exitCodesTopic(),
 	)
 	for _, c := range root.Commands() {
 		hint(c)
-		complete(c)
+		a.complete(c)
 	}
 	return root
 }

@@ -25,7 +25,8 @@ func (a *app) statusCommand() *cobra.Command {
 		Long: `Ask the running node with this key on this machine what it knows: how the server
 sees it, its peers, the routes to them with their round trips, the traffic by
 route, and for each peer both sides' NATs and what was tried to open a hole. With
---json, times are in nanoseconds and traffic is in bytes. See also: bodkin why
+--json, times are in nanoseconds, traffic is in bytes, and names has those of the
+address book, by ID. See also: bodkin why
 
 With --watch it shows every second to where the peers' routes lead, their round
 trips and losses, what they carry, and the latest changes with their reasons; with
@@ -59,7 +60,7 @@ trips and losses, what they carry, and the latest changes with their reasons; wi
 			if err != nil {
 				return err
 			}
-			return a.print(s, "%s", statusText(s, time.Now()))
+			return a.print(statusLine{s, a.names(s)}, "%s", a.statusText(s, time.Now()))
 		},
 	}
 	a.addKeyFlag(c)
@@ -68,7 +69,24 @@ trips and losses, what they carry, and the latest changes with their reasons; wi
 	return c
 }
 
-func statusText(s bodkin.Status, now time.Time) string {
+// statusLine is what `bodkin status --json` prints.
+type statusLine struct {
+	bodkin.Status
+	Names map[string]string `json:"names,omitempty"` // of peers, by ID
+}
+
+// names are those of the peers that have one.
+func (a *app) names(s bodkin.Status) map[string]string {
+	out := make(map[string]string)
+	for _, p := range s.Peers {
+		if name := a.petname(p.ID); name != "" {
+			out[p.ID.String()] = name
+		}
+	}
+	return out
+}
+
+func (a *app) statusText(s bodkin.Status, now time.Time) string {
 	var b lines
 	line := b.add
 	state := "registered"
@@ -86,7 +104,7 @@ func statusText(s bodkin.Status, now time.Time) string {
 	line("running for", "%s", span(now.Sub(s.Since)))
 	for _, p := range s.Peers {
 		b.blank()
-		line("peer", "%s", p.ID)
+		line("peer", "%s", a.named(p.ID))
 		for i, r := range p.Routes {
 			line("  route", "%s", routeText(r, i == 0))
 		}

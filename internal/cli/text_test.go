@@ -63,10 +63,10 @@ peer               ` + id(2).String() + `
   route            relay 192.0.2.1:3478
   traffic          relay: 300 B sent, 4.0 kB received
   traffic          udp: 1.0 MB sent, 0 B received`
-	if got := statusText(s, now); got != want {
+	if got := withBook(nil).statusText(s, now); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-	alone := statusText(bodkin.Status{Displaced: true}, now)
+	alone := withBook(nil).statusText(bodkin.Status{Displaced: true}, now)
 	for _, part := range []string{"(not registered; another process accepts connections)", "services           none", "outside  none"} {
 		if !strings.Contains(alone, part) {
 			t.Errorf("no %q in\n%s", part, alone)
@@ -88,7 +88,7 @@ func TestPingSummary(t *testing.T) {
 2 answers by udp, min/avg/max 40.0/45.0/50.0 ms`
 	id := peer.NewKey([32]byte{1}).ID()
 	want = strings.Replace(want, "6xzgz24yvs", id.Short(), 1)
-	if got := s.text(id); got != want {
+	if got := s.text(id.Short()); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }

@@ -23,7 +23,8 @@ type watchFlags struct {
 type watchLine struct {
 	Time time.Time `json:"time"`
 	bodkin.Status
-	Rates map[string]rate `json:"rates"` // by peer
+	Names map[string]string `json:"names,omitempty"` // by peer
+	Rates map[string]rate   `json:"rates"`           // by peer
 }
 
 // rate is what went to and came from a peer, in bytes a second.
@@ -49,13 +50,13 @@ func (a *app) watch(ctx context.Context, n control.Node, interval time.Duration)
 		if err != nil {
 			return err
 		}
-		now := watchLine{Time: time.Now(), Status: s}
+		now := watchLine{Time: time.Now(), Status: s, Names: a.names(s)}
 		now.Rates = rates(last, now)
 		before := ""
 		if isTerminal(a.out) {
 			before = clearScreen
 		}
-		if err := a.print(now, "%s%s", before, watchText(now)); err != nil {
+		if err := a.print(now, "%s%s", before, a.watchText(now)); err != nil {
 			return err
 		}
 		last = now
@@ -101,7 +102,7 @@ func rates(last, now watchLine) map[string]rate {
 }
 
 // watchText is a table of the peers, and the latest changes.
-func watchText(s watchLine) string {
+func (a *app) watchText(s watchLine) string {
 	var b strings.Builder
 	state := "registered at"
 	if !s.Registered {
@@ -111,21 +112,21 @@ func watchText(s watchLine) string {
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(w, "peer\troute\tround trip\tloss\tsent/s\treceived/s")
 	for _, p := range s.Peers {
-		_, _ = fmt.Fprintln(w, strings.Join(watchRow(p, s.Rates), "\t"))
+		_, _ = fmt.Fprintln(w, strings.Join(a.watchRow(p, s.Rates), "\t"))
 	}
 	_ = w.Flush()
 	if changes := latestChanges(s.Peers); len(changes) > 0 {
 		b.WriteByte('\n')
 		for _, e := range changes {
-			b.WriteString(changeText(e))
+			b.WriteString(a.changeText(e))
 			b.WriteByte('\n')
 		}
 	}
 	return b.String()
 }
 
-func watchRow(p bodkin.PeerStatus, all map[string]rate) []string {
-	row := []string{p.ID.Short(), "none", "", "", "", ""}
+func (a *app) watchRow(p bodkin.PeerStatus, all map[string]rate) []string {
+	row := []string{a.name(p.ID), "none", "", "", "", ""}
 	if len(p.Routes) > 0 {
 		r := p.Routes[0]
 		row[1] = fmt.Sprintf("%s %v", r.Transport, r.Endpoint)
@@ -147,11 +148,11 @@ func latestChanges(peers []bodkin.PeerStatus) (all []bodkin.Event) {
 	return all[max(0, len(all)-shownChanges):]
 }
 
-func changeText(e bodkin.Event) string {
+func (a *app) changeText(e bodkin.Event) string {
 	what := map[bodkin.EventKind]string{
 		bodkin.EventRouteConfirmed: "found", bodkin.EventRouteLost: "lost", bodkin.EventSwitched: "now takes",
 	}[e.Kind]
-	text := fmt.Sprintf("%s  %s  %s %s %v", clock(e.Time), e.Peer.Short(), what, e.Route.Transport, e.Route.Endpoint)
+	text := fmt.Sprintf("%s  %s  %s %s %v", clock(e.Time), a.name(e.Peer), what, e.Route.Transport, e.Route.Endpoint)
 	if e.Reason != "" {
 		text += ": " + e.Reason
 	}

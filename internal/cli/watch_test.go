@@ -52,7 +52,7 @@ peer        route                  round trip  loss  sent/s  received/s
 11:59:59  ` + two + `  found udp 198.51.100.2:7000
 11:59:59  ` + two + `  now takes udp 198.51.100.2:7000: better
 `
-	if got := watchText(second); got != want {
+	if got := withBook(nil).watchText(second); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 	// Counters that begin anew are those of another node.

@@ -25,14 +25,15 @@ With --json it prints one object: version (1), way (direct, relay or none), blam
 (pairs of a side: ours, theirs, both, between or server, and a layer: udp,
 filtering, mapping, early, hairpin, family, policy, offline, key, name or
 unmeasured; the most probable first), certain, pending (it is too early to tell),
-reason and help in words, route, and attempt as in status.
+reason and help in words, route, attempt as in status, peer, and its name if it has
+one.
 
 It ends with 0 if the peer is reached, by whatever way, with 3 if the server is
 not, and with 4 if the peer is not.`,
 		Example: "  bodkin why PEER\n  bodkin why --json PEER",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			id, err := parsePeer(args[0])
+			id, err := a.peer(args[0])
 			if err != nil {
 				return err
 			}
@@ -42,7 +43,7 @@ not, and with 4 if the peer is not.`,
 			}
 			e, err := n.Explain(c.Context(), id)
 			if err == nil {
-				err = a.print(e, "%s", whyText(e))
+				err = a.print(whyLine{e, a.petname(id)}, "%s", a.whyText(e))
 			}
 			if err == nil && e.Way == "none" {
 				err = &codeError{whyCode(e), nil}
@@ -69,7 +70,13 @@ func whyCode(e bodkin.Explanation) int {
 	}
 }
 
-func whyText(e bodkin.Explanation) string {
+// whyLine is what `bodkin why --json` prints.
+type whyLine struct {
+	bodkin.Explanation
+	Name string `json:"name,omitempty"` // the petname
+}
+
+func (a *app) whyText(e bodkin.Explanation) string {
 	var l lines
 	switch e.Way {
 	case "direct":
@@ -77,7 +84,10 @@ func whyText(e bodkin.Explanation) string {
 	case "relay":
 		l.add("over the relay", "%v", e.Route.Endpoint)
 	default:
-		l.add("not reached", "%s", e.Peer)
+		l.add("not reached", "%s", a.named(e.Peer))
+	}
+	if name := a.petname(e.Peer); name != "" && e.Way != "none" {
+		l.add("peer", "%s", a.named(e.Peer))
 	}
 	l.wrap("why", e.Reason)
 	if len(e.Blame) > 0 {

@@ -224,7 +224,7 @@ func TestDistance(t *testing.T) {
 	for _, c := range []struct {
 		a, b string
 		want int
-	}{{"", "", 0}, {"a", "", 1}, {"", "ab", 2}, {"kitten", "sitting", 3}, {"lsten", "listen", 1}, {"peers", "peers", 0}} {
+	}{{"", "", 0}, {"a", "", 1}, {"", "ab", 2}, {"kitten", "sitting", 3}, {"lsten", "listen", 1}, {"hoem", "home", 1}, {"ab", "ba", 1}, {"peers", "peers", 0}} {
 		if got := distance(c.a, c.b); got != c.want {
 			t.Errorf("%q, %q: %d", c.a, c.b, got)
 		}
