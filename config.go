@@ -111,6 +111,9 @@ func (c Config) check() (Config, rendezvous.URL, error) {
 // has 1 to 255 bytes.
 func CheckService(name string) error { return session.CheckService(name) }
 
+// MaxDatagram is the largest payload of a datagram between peers, in bytes.
+const MaxDatagram = session.MaxDatagram
+
 // bindAddrs are where the two sockets bind.
 func (c Config) bindAddrs() (v4, v6 netip.AddrPort) {
 	return netip.AddrPortFrom(netip.IPv4Unspecified(), c.Port), netip.AddrPortFrom(netip.IPv6Unspecified(), c.Port)

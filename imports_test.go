@@ -46,11 +46,12 @@ var rooms = map[string][]string{
 	"natlab":        {"nat"},
 	"natlab/netbed": {"nat", "natlab", "internal/sock"},
 
-	"internal/config":  {"peer"},
-	"internal/app/...": {"", "peer"},
-	"internal/control": {"", "peer", "internal/app/..."},
-	"internal/labrun":  {"", "peer", "natlab", "natlab/netbed"},
-	"internal/matrix":  {"peer", "internal/wire", "nat", "punch", "rendezvous", "internal/path", "internal/node", "natlab"},
+	"internal/config":      {"peer"},
+	"internal/app/...":     {"", "peer"},
+	"internal/app/forward": {"", "peer", "internal/app/pipe"},
+	"internal/control":     {"", "peer", "internal/app/..."},
+	"internal/labrun":      {"", "peer", "natlab", "natlab/netbed"},
+	"internal/matrix":      {"peer", "internal/wire", "nat", "punch", "rendezvous", "internal/path", "internal/node", "natlab"},
 
 	"internal/conform": {"nat", "natlab", "natlab/netbed"},
 

@@ -6,6 +6,7 @@ import (
 	"syscall"
 
 	"bodkin"
+	"bodkin/internal/app/forward"
 	"bodkin/internal/config"
 	"bodkin/internal/control"
 
@@ -36,8 +37,8 @@ const exitCodes = `Exit codes:
        it does not answer
     5  the peer refused the connection
     6  another process with the same key accepts connections now
-  130  interrupted (Ctrl-C, or a signal to end); serve and map watch
-       end with 0 then
+  130  interrupted (Ctrl-C, or a signal to end); serve, forward, serve-port and map
+       watch end with 0 then
   141  standard output was closed, as head does when it has enough
 
 lab run ends with the code of the first program in it that failed.`
@@ -78,6 +79,7 @@ func codeOf(err error) int {
 	var refused *bodkin.RefusedError
 	var remote *control.Error
 	var file *config.Error
+	var port *forward.RefusedError
 	switch {
 	case err == nil:
 		return codeOK
@@ -87,6 +89,8 @@ func codeOf(err error) int {
 		return codeUsage
 	case errors.Is(err, syscall.EPIPE):
 		return codeBrokenPipe
+	case errors.As(err, &port):
+		return codeRefused
 	case errors.As(err, &remote):
 		return remoteCode(remote.Kind)
 	case errors.As(err, &server):
@@ -111,6 +115,8 @@ func remoteCode(kind string) int {
 		return codeNotReachable
 	case control.KindRefused:
 		return codeRefused
+	case control.KindDisplaced:
+		return codeDisplaced
 	default:
 		return codeFailed
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"bodkin"
+	"bodkin/internal/app/forward"
 	"bodkin/internal/app/pipe"
 	"bodkin/internal/control"
 	"bodkin/peer"
@@ -194,7 +195,7 @@ type logged struct {
 	once sync.Once
 }
 
-func (l *logged) Dial(ctx context.Context, id peer.ID, service string) (pipe.Conn, error) {
+func (l *logged) Dial(ctx context.Context, id peer.ID, service string) (forward.Conn, error) {
 	l.log.say(eventDialling, bodkin.Route{})
 	c, err := l.n.Dial(ctx, id, service)
 	if err != nil {

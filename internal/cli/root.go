@@ -106,7 +106,8 @@ func (a *app) root() *cobra.Command {
 	root.PersistentFlags().StringVar(&a.configFlag, "config", "", "`FILE` with settings and the address book (default: bodkin/config.toml in the configuration folder)")
 	root.PersistentFlags().BoolVarP(&a.verbose, "verbose", "v", false, "log what happens to standard error")
 	root.AddCommand(
-		a.serveCommand(), a.idCommand(), a.peerCommand(), a.listenCommand(), a.dialCommand(), a.pingCommand(),
+		a.serveCommand(), a.idCommand(), a.peerCommand(), a.listenCommand(), a.dialCommand(), a.forwardCommand(),
+		a.servePortCommand(), a.pingCommand(),
 		a.checkCommand(), a.whyCommand(), a.statusCommand(), a.mapCommand(), a.labCommand(), a.versionCommand(), a.manCommand(),
 		configTopic(), exitCodesTopic(),
 	)

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -13,7 +12,7 @@ import (
 	"time"
 
 	"bodkin"
-	"bodkin/internal/app/pipe"
+	"bodkin/internal/app/forward"
 	"bodkin/peer"
 )
 
@@ -24,7 +23,7 @@ func Connect(ctx context.Context, id peer.ID) (Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &client{path: path}
+	c := &client{path: path, id: id}
 	ask, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	s, err := c.Status(ask)
@@ -39,7 +38,12 @@ func Connect(ctx context.Context, id peer.ID) (Node, error) {
 // it counts as stuck.
 const askTime = 5 * time.Second
 
-type client struct{ path, server string }
+type client struct {
+	path, server string
+	id           peer.ID
+}
+
+func (c *client) ID() peer.ID { return c.id }
 
 func (c *client) Server() string { return c.server }
 
@@ -113,18 +117,10 @@ func (c *client) Explain(ctx context.Context, id peer.ID) (e bodkin.Explanation,
 	return e, err
 }
 
-func (c *client) Dial(ctx context.Context, id peer.ID, service string) (pipe.Conn, error) {
-	u, resp, r, err := c.do(ctx, http.MethodPost, "/dial/"+id.String()+"?service="+url.QueryEscape(service))
+func (c *client) Dial(ctx context.Context, id peer.ID, service string) (forward.Conn, error) {
+	s, err := c.upgrade(ctx, "/dial/"+id.String()+"?service="+url.QueryEscape(service))
 	if err != nil {
 		return nil, err
 	}
-	if resp.StatusCode != http.StatusSwitchingProtocols {
-		err := decode(resp, nil)
-		_ = u.Close()
-		if err == nil {
-			err = errors.New("running node: it did not connect")
-		}
-		return nil, err
-	}
-	return newStream(u, r), nil
+	return s, nil
 }

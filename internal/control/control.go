@@ -6,6 +6,8 @@
 //	server.go   the running node's side: HTTP over the socket
 //	client.go   the command's side
 //	stream.go   a connection through the node
+//	packets.go  datagrams beside it
+//	listen.go   connections that peers open, for a command
 //	frame.go    what such a connection looks like on the socket
 //	place.go    where the socket is
 package control
@@ -13,16 +15,18 @@ package control
 import (
 	"context"
 	"errors"
+	"net"
 
 	"bodkin"
-	"bodkin/internal/app/pipe"
+	"bodkin/internal/app/forward"
 	"bodkin/peer"
 )
 
 // Node is a node that a command may use.
 type Node interface {
+	// ID, Dial and Listen.
+	forward.Node
 	Server() string
-	Dial(ctx context.Context, id peer.ID, service string) (pipe.Conn, error)
 	Ping(ctx context.Context, id peer.ID) (bodkin.Pong, error)
 	Explain(ctx context.Context, id peer.ID) (bodkin.Explanation, error)
 	Status(ctx context.Context) (bodkin.Status, error)
@@ -37,12 +41,38 @@ type local struct{ n *bodkin.Node }
 
 func (l local) Server() string { return l.n.Status().Server }
 
-func (l local) Dial(ctx context.Context, id peer.ID, service string) (pipe.Conn, error) {
+func (l local) ID() peer.ID { return l.n.ID() }
+
+func (l local) Dial(ctx context.Context, id peer.ID, service string) (forward.Conn, error) {
 	c, err := l.n.Dial(ctx, id, service)
 	if err != nil {
 		return nil, err
 	}
 	return c, nil
+}
+
+// Listen listens, and waits until the server knows that we do.
+func (l local) Listen(ctx context.Context, service string) (forward.Listener, error) {
+	in, err := l.n.Listen(service)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.n.WaitRegistered(ctx); err != nil {
+		_ = in.Close()
+		return nil, err
+	}
+	return accepting{in}, nil
+}
+
+// accepting is a listener of our own node.
+type accepting struct{ net.Listener }
+
+func (a accepting) AcceptConn() (forward.Incoming, error) {
+	c, err := a.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return c.(*bodkin.Conn), nil
 }
 
 func (l local) Ping(ctx context.Context, id peer.ID) (bodkin.Pong, error) { return l.n.Ping(ctx, id) }
@@ -61,26 +91,41 @@ const (
 	KindServer       = "server"
 	KindNotReachable = "not-reachable"
 	KindRefused      = "refused"
+	KindDisplaced    = "displaced"
 )
 
 // Error is an error that the running node met for us.
 type Error struct {
 	Kind string `json:"kind"`
 	Text string `json:"error"`
+	// Peer, Service and Reason are the parts of a refusal.
+	Peer    peer.ID `json:"peer,omitzero"`
+	Service string  `json:"service,omitempty"`
+	Reason  string  `json:"reason,omitempty"`
+}
+
+// Unwrap is the refusal, if it is one.
+func (e *Error) Unwrap() error {
+	if e.Kind != KindRefused {
+		return nil
+	}
+	return &bodkin.RefusedError{Peer: e.Peer, Service: e.Service, Reason: e.Reason}
 }
 
 // Error implements error.
 func (e *Error) Error() string { return e.Text }
 
 func errorOf(err error) *Error {
-	e := &Error{KindOther, err.Error()}
+	e := &Error{Kind: KindOther, Text: err.Error()}
 	var server *bodkin.ServerError
 	var refused *bodkin.RefusedError
 	switch {
 	case errors.As(err, &server):
 		e.Kind = KindServer
 	case errors.As(err, &refused):
-		e.Kind = KindRefused
+		e.Kind, e.Peer, e.Service, e.Reason = KindRefused, refused.Peer, refused.Service, refused.Reason
+	case errors.Is(err, bodkin.ErrDisplaced):
+		e.Kind = KindDisplaced
 	case errors.Is(err, bodkin.ErrNotReachable), errors.Is(err, bodkin.ErrNoAnswer):
 		e.Kind = KindNotReachable
 	}

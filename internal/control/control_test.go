@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"bodkin"
+	"bodkin/internal/app/forward"
 	"bodkin/internal/app/pipe"
 	"bodkin/peer"
 )
@@ -82,7 +83,7 @@ func TestErrorsKeepTheirKind(t *testing.T) {
 	_, c := run(t, n)
 	for name, x := range cases {
 		t.Run(name, func(t *testing.T) {
-			n.dial = func(peer.ID, string) (pipe.Conn, error) { return nil, x.err }
+			n.dial = func(peer.ID, string) (forward.Conn, error) { return nil, x.err }
 			n.ping = func(context.Context) (bodkin.Pong, error) { return bodkin.Pong{}, x.err }
 			for _, f := range []func() error{
 				func() error { _, err := c.Dial(t.Context(), newID(t), "x"); return err },
@@ -100,7 +101,7 @@ func TestErrorsKeepTheirKind(t *testing.T) {
 func TestDialNamesPeerAndService(t *testing.T) {
 	var id peer.ID
 	var service string
-	n := &fake{dial: func(i peer.ID, s string) (pipe.Conn, error) {
+	n := &fake{dial: func(i peer.ID, s string) (forward.Conn, error) {
 		id, service = i, s
 		return nil, errors.New("seen")
 	}}

@@ -6,12 +6,13 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"bodkin"
-	"bodkin/internal/app/pipe"
+	"bodkin/internal/app/forward"
 	"bodkin/peer"
 )
 
@@ -19,7 +20,7 @@ import (
 type fake struct {
 	Node
 	status bodkin.Status
-	dial   func(id peer.ID, service string) (pipe.Conn, error)
+	dial   func(id peer.ID, service string) (forward.Conn, error)
 	ping   func(ctx context.Context) (bodkin.Pong, error)
 
 	explain func() (bodkin.Explanation, error)
@@ -31,7 +32,7 @@ func (f *fake) Status(context.Context) (bodkin.Status, error) { return f.status,
 
 func (f *fake) Ping(ctx context.Context, _ peer.ID) (bodkin.Pong, error) { return f.ping(ctx) }
 
-func (f *fake) Dial(_ context.Context, id peer.ID, service string) (pipe.Conn, error) {
+func (f *fake) Dial(_ context.Context, id peer.ID, service string) (forward.Conn, error) {
 	return f.dial(id, service)
 }
 
@@ -84,6 +85,7 @@ type far struct {
 type near struct {
 	in     *io.PipeReader
 	out    *io.PipeWriter
+	beside net.Conn // datagrams
 	ctx    context.Context
 	cancel context.CancelFunc
 }
@@ -94,6 +96,7 @@ func newFar() *far {
 	f := &far{other: &near{}}
 	f.in, f.other.out = io.Pipe()
 	f.other.in, f.out = io.Pipe()
+	f.beside, f.other.beside = net.Pipe()
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	f.other.ctx, f.other.cancel = context.WithCancel(context.Background())
 	return f
@@ -102,6 +105,7 @@ func newFar() *far {
 func (n *near) Read(b []byte) (int, error)  { return n.in.Read(b) }
 func (n *near) Write(b []byte) (int, error) { return n.out.Write(b) }
 func (n *near) Context() context.Context    { return n.ctx }
+func (n *near) Packets() io.ReadWriteCloser { return n.beside }
 
 func (n *near) CloseWrite() error {
 	n.cancel()
@@ -126,10 +130,10 @@ func (f *far) unread() {
 }
 
 // dialled is a connection through a running node, with the peer's end of it.
-func dialled(t *testing.T) (*Server, pipe.Conn, *far) {
+func dialled(t *testing.T) (*Server, forward.Conn, *far) {
 	t.Helper()
 	f := newFar()
-	n := &fake{dial: func(peer.ID, string) (pipe.Conn, error) { return f.other, nil }}
+	n := &fake{dial: func(peer.ID, string) (forward.Conn, error) { return f.other, nil }}
 	s, node := run(t, n)
 	c, err := node.Dial(t.Context(), newID(t), "x")
 	if err != nil {

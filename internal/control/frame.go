@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"bodkin/peer"
 )
 
 // What is sent over the socket once a dial has connected, either way. A frame is
@@ -15,11 +17,16 @@ const (
 	frameEnd    = 'E' // the sender's direction is over
 	frameFailed = 'F' // it broke off; the body is an Error
 	frameUnread = 'U' // the sender reads no more; the body is an Error
+
+	framePackets = 'O' // the sender takes datagrams from now on
+	framePacket  = 'P' // one datagram
+	framePeer    = 'C' // a listener's: number (8 bytes) and ID of a peer that connected
 )
 
 const (
 	frameHead = 3
 	maxFrame  = 1<<16 - 1
+	peerSize  = 8 + len(peer.ID{})
 )
 
 var errFrame = errors.New("control socket: malformed frame; is the other program of another version?")
@@ -39,11 +46,11 @@ func readFrame(r io.Reader, buf []byte) (kind byte, body []byte, err error) {
 	}
 	kind, n := buf[0], int(binary.BigEndian.Uint16(buf[1:]))
 	switch kind {
-	case frameData, frameEnd, frameFailed, frameUnread:
+	case frameData, frameEnd, frameFailed, frameUnread, framePackets, framePacket, framePeer:
 	default:
 		return 0, nil, fmt.Errorf("%w (kind %d)", errFrame, kind)
 	}
-	if kind == frameEnd && n > 0 {
+	if (kind == frameEnd || kind == framePackets) && n > 0 || kind == framePeer && n != peerSize {
 		return 0, nil, errFrame
 	}
 	if _, err := io.ReadFull(r, buf[:n]); err != nil {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -19,16 +18,17 @@ import (
 
 // Server answers commands for a running node.
 type Server struct {
-	node   Node
-	http   *http.Server
-	path   string
-	mine   os.FileInfo
-	ctx    context.Context
-	cancel context.CancelFunc
-	once   sync.Once
-	done   chan struct{}
-	busy   atomic.Int32
-	idle   chan struct{} // told when busy falls
+	node    Node
+	http    *http.Server
+	path    string
+	mine    os.FileInfo
+	ctx     context.Context
+	cancel  context.CancelFunc
+	once    sync.Once
+	done    chan struct{}
+	waiting waiting
+	busy    atomic.Int32
+	idle    chan struct{} // told when busy falls
 }
 
 // Serve answers for the node of that ID on its socket until Close. A socket that is
@@ -50,6 +50,8 @@ func Serve(id peer.ID, n Node) (*Server, error) {
 	mux.HandleFunc("POST /ping/{peer}", s.ping)
 	mux.HandleFunc("POST /explain/{peer}", s.explain)
 	mux.HandleFunc("POST /dial/{peer}", s.dial)
+	mux.HandleFunc("POST /listen", s.listen)
+	mux.HandleFunc("POST /accept/{number}", s.accept)
 	s.http = &http.Server{Handler: mux, BaseContext: func(net.Listener) context.Context { return s.ctx }}
 	go func() {
 		defer close(s.done)
@@ -197,19 +199,12 @@ func (s *Server) dial(w http.ResponseWriter, r *http.Request) {
 		fail(w, err)
 		return
 	}
-	h, ok := w.(http.Hijacker)
-	if !ok {
-		_ = c.Close()
-		fail(w, errors.New("connection cannot be taken over"))
-		return
-	}
-	conn, rw, err := h.Hijack()
+	command, err := s.upgrade(w)
 	if err != nil {
-		_ = c.Close()
+		_ = c.Abort()
 		return
 	}
-	stop := context.AfterFunc(s.ctx, func() { _ = conn.Close() })
+	stop := context.AfterFunc(s.ctx, func() { _ = command.Abort() })
 	defer stop()
-	_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: bodkin\r\n\r\n")
-	join(newStream(conn, rw.Reader), c)
+	join(command, c)
 }

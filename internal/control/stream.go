@@ -8,7 +8,9 @@ import (
 	"net"
 	"sync"
 
+	"bodkin/internal/app/forward"
 	"bodkin/internal/app/pipe"
+	"bodkin/peer"
 )
 
 // stream is either end of a connection through the running node, in frames over
@@ -18,6 +20,9 @@ type stream struct {
 	in     *io.PipeReader // what arrived, from the reader goroutine
 	ctx    context.Context
 	cancel context.CancelCauseFunc // ends writing
+	peer   peer.ID                 // of one that a listener took
+
+	packets packets
 
 	mu  sync.Mutex // of writing
 	buf []byte
@@ -32,6 +37,7 @@ var (
 func newStream(socket net.Conn, r io.Reader) *stream {
 	in, arrived := io.Pipe()
 	s := &stream{socket: socket, in: in}
+	s.packets.init(s)
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	go s.read(r, arrived)
 	return s
@@ -48,6 +54,7 @@ func (s *stream) read(r io.Reader, arrived *io.PipeWriter) {
 			}
 			_ = arrived.CloseWithError(err)
 			s.cancel(err)
+			_ = s.packets.Close()
 			return
 		}
 		switch kind {
@@ -61,6 +68,10 @@ func (s *stream) read(r io.Reader, arrived *io.PipeWriter) {
 			_ = arrived.CloseWithError(parseError(body))
 		case frameUnread:
 			s.cancel(parseError(body))
+		case framePackets:
+			s.packets.wanted()
+		case framePacket:
+			s.packets.arrived(body)
 		}
 	}
 }
@@ -69,7 +80,7 @@ func (s *stream) read(r io.Reader, arrived *io.PipeWriter) {
 func parseError(body []byte) error {
 	var e Error
 	if json.Unmarshal(body, &e) != nil || e.Text == "" {
-		return &Error{KindOther, "the connection broke off"}
+		return &Error{Kind: KindOther, Text: "the connection broke off"}
 	}
 	return &e
 }
@@ -131,12 +142,17 @@ func (s *stream) fail(err error) {
 	_ = s.send(frameFailed, body)
 }
 
-// unread tells the other side that what it writes is not read any more.
-func (s *stream) unread(err error) {
+// tell writes a frame that ends nothing.
+func (s *stream) tell(kind byte, body []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.write(kind, body)
+}
+
+// unread tells the other side that what it writes is not read any more.
+func (s *stream) unread(err error) {
 	body, _ := json.Marshal(errorOf(err))
-	_ = s.write(frameUnread, body)
+	_ = s.tell(frameUnread, body)
 }
 
 // Close ends everything. What was written arrives.
@@ -152,13 +168,24 @@ func (s *stream) Abort() error {
 	return s.socket.Close()
 }
 
+// CloseRead gives up on what the other side may still write.
+func (s *stream) CloseRead() error {
+	s.unread(errUnread)
+	return s.in.Close()
+}
+
+// Peer is who is at the other end of a stream that a listener took.
+func (s *stream) Peer() peer.ID { return s.peer }
+
 // Context ends when nothing can be written any more.
 func (s *stream) Context() context.Context { return s.ctx }
 
 // join connects a command's stream with the peer's connection, until both
 // directions have ended.
-func join(command *stream, c pipe.Conn) {
-	var wg sync.WaitGroup
+func join(command *stream, c forward.Conn) {
+	var beside, wg sync.WaitGroup
+	beside.Go(func() { joinPackets(command, c) })
+	defer beside.Wait()
 	wg.Go(func() {
 		switch read, write := pipe.Copy(c, command); {
 		case read != nil:
@@ -175,8 +202,12 @@ func join(command *stream, c pipe.Conn) {
 	switch read, write := pipe.Copy(command, c); {
 	case read != nil:
 		command.fail(read)
-	case write != nil:
+	case errors.Is(write, errGone):
 		_ = c.Abort()
+	case write != nil:
+		if r, ok := c.(interface{ CloseRead() error }); ok {
+			_ = r.CloseRead()
+		}
 	default:
 		_ = command.CloseWrite()
 	}

@@ -35,7 +35,7 @@ const (
 // one. It lives as long as the stream that opened it.
 type PacketFlow struct {
 	s        *session
-	stream   *quic.Stream
+	stream   *quic.Stream // nil: a Conn's, which is none of the flow's business
 	id       uint64
 	service  string
 	inbox    *inbox
@@ -55,15 +55,7 @@ func (s *session) newFlow(stream *quic.Stream, service string, l *PacketListener
 	} else {
 		f.inbox = newInbox()
 	}
-	s.mu.Lock()
-	s.flows[f.id] = f
-	s.early = slices.DeleteFunc(s.early, func(e earlyDatagram) bool {
-		if e.flow == f.id {
-			f.inbox.put(datagram{e.data, f})
-		}
-		return e.flow == f.id
-	})
-	s.mu.Unlock()
+	s.addFlow(f)
 	if !s.m.begin() {
 		f.end()
 		return f
@@ -77,15 +69,42 @@ func (s *session) newFlow(stream *quic.Stream, service string, l *PacketListener
 	return f
 }
 
+// addFlow lets datagrams come to a flow, first those that were too early.
+func (s *session) addFlow(f *PacketFlow) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.flows[f.id] = f
+	s.early = slices.DeleteFunc(s.early, func(e earlyDatagram) bool {
+		if e.flow == f.id {
+			f.inbox.put(datagram{e.data, f})
+		}
+		return e.flow == f.id
+	})
+}
+
+// flowOf opens the flow of the datagrams beside a connection's stream.
+func (s *session) flowOf(c *Conn) *PacketFlow {
+	f := &PacketFlow{
+		s: s, id: uint64(c.StreamID()), service: c.service, inbox: newInbox(), done: make(chan struct{}),
+	}
+	s.addFlow(f)
+	if s.conn.Context().Err() != nil {
+		f.end() // the session's end may have missed it
+	}
+	return f
+}
+
 // end forgets a flow.
 func (f *PacketFlow) end() {
 	f.once.Do(func() {
 		f.s.mu.Lock()
 		delete(f.s.flows, f.id)
 		f.s.mu.Unlock()
-		f.stream.CancelRead(codeDone)
-		_ = f.stream.Close()
-		f.s.ledger.consumed(f.id)
+		if f.stream != nil {
+			f.stream.CancelRead(codeDone)
+			_ = f.stream.Close()
+			f.s.ledger.consumed(f.id)
+		}
 		close(f.done)
 		if f.listener == nil {
 			f.inbox.close()

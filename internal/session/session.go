@@ -48,6 +48,9 @@ func (e *RefusedError) Error() string {
 	return fmt.Sprintf("peer %s refused service %q: %s", e.Peer.Short(), e.Service, e.Reason)
 }
 
+// NoService reports whether nothing listens for the service.
+func (e *RefusedError) NoService() bool { return e.Reason == reasons[codeUnknownService] }
+
 var reasons = map[quic.StreamErrorCode]string{
 	codeUnknownService: "nothing listens for it there",
 	codeNotAllowed:     "this node is not allowed to use it; ask the peer's owner",

@@ -36,10 +36,13 @@ type Conn struct {
 	s       *session
 	service string
 	once    sync.Once
+	packets func() *PacketFlow
 }
 
 func newConn(s *session, stream *quic.Stream, service string) *Conn {
-	return &Conn{Stream: stream, s: s, service: service}
+	c := &Conn{Stream: stream, s: s, service: service}
+	c.packets = sync.OnceValue(func() *PacketFlow { return s.flowOf(c) })
+	return c
 }
 
 // Dial opens a stream to a service of a peer, over a session that is there or a
@@ -61,6 +64,13 @@ func (m *Manager) Dial(ctx context.Context, id peer.ID, remote netip.AddrPort, s
 
 // Peer is who is at the other end.
 func (c *Conn) Peer() peer.ID { return c.s.id }
+
+// Packets are unreliable datagrams that belong to this connection and travel beside
+// its stream (RFC 9297 §2 has the same for HTTP): a Write sends one of at most
+// [MaxDatagram] bytes, a Read returns one. What arrives before the first call may
+// get lost, so the application first agrees on them over the stream. They are open
+// until they are closed themselves, or the connection with the peer ends.
+func (c *Conn) Packets() io.ReadWriteCloser { return c.packets() }
 
 // Overlay is the other end's overlay address.
 func (c *Conn) Overlay() netip.Addr { return c.s.overlay }
@@ -135,7 +145,7 @@ func isTimeout(err error) bool {
 }
 
 // backlog is how many connections wait for Accept.
-const backlog = 128
+const backlog = 1024
 
 // Listener takes the streams to one service.
 type Listener struct {
