@@ -225,12 +225,12 @@ stands in bodkin/config.toml in the configuration folder; --config and
 BODKIN_CONFIG name another.
 
   # Settings: the flags that node commands share, without the dashes.
-  server = "bodkin://192.0.2.10:3478/tt3i…"
+  server = "bodkin://192.0.2.10:3478/tt3i..."
   key = "node.key"             # paths are relative to the folder of this file
 
   # The address book: names for peers. See bodkin peer.
   [peers]
-  laptop = "ajo3…"
+  laptop = "ajo3..."
 
   # What bodkin up listens to here, and where it comes out at the peer; with
   # reverse = true the peer listens, and it comes out here.

@@ -43,7 +43,7 @@ differs.`,
 		},
 	}
 	n := c.Flags()
-	n.StringVar(&f.file, "file", "", "file to move (default: this program itself; with --loss its first 256 KiB)")
+	n.StringVar(&f.file, "file", "", "`FILE` to move (default: this program itself; with --loss its first 256 KiB)")
 	n.StringVar(&f.presetA, "preset-a", string(natlab.Linux), presetHelp("A"))
 	n.StringVar(&f.presetB, "preset-b", string(natlab.Linux), presetHelp("B"))
 	n.IntVar(&f.runs, "runs", 0, "do it this often again, with fresh nodes and 256 KiB, and show the spread")
@@ -53,7 +53,7 @@ differs.`,
 }
 
 func presetHelp(home string) string {
-	return fmt.Sprintf("NAT of home %s, of: %v", home, natlab.KernelPresets())
+	return fmt.Sprintf("`PRESET` of the NAT of home %s, of: %v", home, natlab.KernelPresets())
 }
 
 func (f labFlags) check() error {

@@ -28,8 +28,9 @@ and on which beds it can be built. A second line is the box behind the first.
                    inside or outside
   beds             sim: virtual time; model: namespaces and a model of the NAT;
                    kernel: namespaces and Linux itself as the NAT`,
-		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return a.labPresets() },
+		Example: "  bodkin lab presets\n  bodkin lab presets --json",
+		Args:    cobra.NoArgs,
+		RunE:    func(*cobra.Command, []string) error { return a.labPresets() },
 	}
 }
 

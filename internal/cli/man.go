@@ -22,7 +22,10 @@ func (a *app) manCommand() *cobra.Command {
 			if err := os.MkdirAll(args[0], 0o755); err != nil {
 				return err
 			}
-			return writePages(c.Root(), args[0])
+			if err := writePages(c.Root(), args[0]); err != nil {
+				return err
+			}
+			return os.WriteFile(filepath.Join(args[0], "bodkin-config.5"), []byte(configPage()), 0o644)
 		},
 	}
 }
@@ -43,6 +46,18 @@ func writePages(c *cobra.Command, dir string) error {
 	return nil
 }
 
+// configPage is the manual page of the configuration file.
+func configPage() string {
+	var b strings.Builder
+	put := func(format string, args ...any) { _, _ = fmt.Fprintf(&b, format+"\n", args...) }
+	put(".TH BODKIN\\-CONFIG 5 \"\" \"bodkin %s\" \"File Formats\"", roff(version().Version))
+	put(".SH NAME\nbodkin\\-config \\- %s", roff(strings.ToLower(configTopic().Short[:1])+configTopic().Short[1:]))
+	put(".SH DESCRIPTION")
+	putText(put, configHelp)
+	put(".SH SEE ALSO\n.BR bodkin (1)")
+	return b.String()
+}
+
 func pageName(c *cobra.Command) string { return strings.ReplaceAll(c.CommandPath(), " ", "-") }
 
 // manPage is a command's manual page, in the man macros of troff.
@@ -54,6 +69,7 @@ func manPage(c *cobra.Command) string {
 	put(".SH SYNOPSIS\n.B %s", roff(c.UseLine()))
 	put(".SH DESCRIPTION")
 	putText(put, c.Long)
+	putCommands(put, c)
 	put(".SH OPTIONS\nEach can be given in the environment, too: its variable stands beside it.")
 	c.NonInheritedFlags().VisitAll(func(f *pflag.Flag) { putFlag(put, f) })
 	c.InheritedFlags().VisitAll(func(f *pflag.Flag) { putFlag(put, f) })
@@ -68,6 +84,20 @@ func manPage(c *cobra.Command) string {
 		put(".SH SEE ALSO\n.BR %s (1)", roff(pageName(c.Parent())))
 	}
 	return b.String()
+}
+
+// putCommands puts what there is below a command: pages of their own, and, where a
+// topic is one, its text.
+func putCommands(put func(string, ...any), c *cobra.Command) {
+	if !c.HasAvailableSubCommands() {
+		return
+	}
+	put(".SH COMMANDS")
+	for _, sub := range c.Commands() {
+		if sub.IsAvailableCommand() && sub.Name() != "completion" && sub.Name() != "help" {
+			put(".TP\n.BR %s (1)\n%s", roff(pageName(sub)), roff(sub.Short))
+		}
+	}
 }
 
 func putFlag(put func(string, ...any), f *pflag.Flag) {

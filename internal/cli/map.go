@@ -46,6 +46,7 @@ are tried at once. Over IPv6 a pinhole in the router's firewall is opened.
 
 Give --server, or BODKIN_SERVER, and a UDP port is checked from outside: the
 rendezvous server sends a packet to it.`,
+		Example: "  bodkin map add udp 27015\n  bodkin map list",
 	}
 	c.AddCommand(a.mapAddCommand(), a.mapWatchCommand(), a.mapListCommand(), a.mapRemoveCommand())
 	return c

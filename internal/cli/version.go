@@ -35,10 +35,11 @@ func version() versionInfo {
 
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "version",
-		Short: "Print the version",
-		Long:  "Print the version of this program and what it was built with.",
-		Args:  cobra.NoArgs,
+		Use:     "version",
+		Short:   "Print the version",
+		Long:    "Print the version of this program and what it was built with.",
+		Example: "  bodkin version --json",
+		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			v := version()
 			return a.print(v, "bodkin %s %s %s/%s", v.Version, v.Go, v.OS, v.Arch)
