@@ -26,7 +26,7 @@ type Config struct {
 
 	// Peers are those who may connect to this node, and learn its addresses
 	// from the server. With nil, everybody who knows this node's ID may. There
-	// can be [rendezvous.MaxPeers] of them.
+	// can be [rendezvous.MaxPeers] of them. [Node.SetPeers] changes them.
 	Peers []peer.ID
 	// Allow, if not nil, decides about each connection that has been
 	// authenticated: this peer, to this service.
@@ -90,13 +90,8 @@ func (c Config) check() (Config, rendezvous.URL, error) {
 			return c, url, fmt.Errorf("bodkin: no transport %q; there are: %s", t, strings.Join(Transports(), ", "))
 		}
 	}
-	if len(c.Peers) > rendezvous.MaxPeers {
-		return c, url, fmt.Errorf("bodkin: Config.Peers has %d peers and holds %d; leave it nil and decide in Config.Allow", len(c.Peers), rendezvous.MaxPeers)
-	}
-	for _, id := range c.Peers {
-		if err := id.Check(); err != nil {
-			return c, url, fmt.Errorf("bodkin: Config.Peers: %w", err)
-		}
+	if err := checkPeers(c.Peers); err != nil {
+		return c, url, err
 	}
 	if c.Network == nil {
 		c.Network = sock.System{}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 
+	"bodkin/internal/node"
+	"bodkin/internal/pair"
 	"bodkin/internal/session"
 	"bodkin/peer"
 	"bodkin/rendezvous"
@@ -22,6 +24,33 @@ var (
 	// ErrDisplaced is returned by Accept once another process with the same key
 	// accepts connections.
 	ErrDisplaced = errors.New("another process with this key accepts connections now")
+)
+
+// Errors of [Node.Join], and of [Invitation.Wait].
+var (
+	// ErrBadCode: the text is not a code. Nothing was sent.
+	ErrBadCode = pair.ErrMalformed
+	// ErrOwnCode: the code is this node's own.
+	ErrOwnCode = rendezvous.ErrOwnCode
+	// ErrNoCode: the server has no such code: it expired, or its number is wrong.
+	ErrNoCode = rendezvous.ErrNoCode
+	// ErrCodeUsed: somebody else has joined with this code, or tried.
+	ErrCodeUsed = rendezvous.ErrCodeUsed
+	// ErrWrongCode: the words are wrong, or somebody in between tried to guess them.
+	ErrWrongCode = pair.ErrWrong
+	// ErrCodeSilent: the node that made the code did not go on.
+	ErrCodeSilent = pair.ErrSilent
+	// ErrTooManyCodes: the server takes no more invitations or joins from here now.
+	ErrTooManyCodes = rendezvous.ErrTooManyCodes
+
+	// ErrCodeTried: whoever joined had other words. The code is used up.
+	ErrCodeTried = pair.ErrTried
+	// ErrCodeUnfinished: somebody began to join and did not go on. The code is used up.
+	ErrCodeUnfinished = pair.ErrUnfinished
+	// ErrCodeExpired: nobody joined in time.
+	ErrCodeExpired = node.ErrCodeExpired
+	// ErrCodeLost: the server was started again and has given the code's number away.
+	ErrCodeLost = rendezvous.ErrCodeLost
 )
 
 // RefusedError says that the peer was reached and refused the connection.

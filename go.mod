@@ -5,6 +5,7 @@ go 1.26.0
 require (
 	filippo.io/edwards25519 v1.2.0
 	github.com/google/nftables v0.3.0
+	github.com/gtank/ristretto255 v0.2.0
 	github.com/huin/goupnp v1.3.1
 	github.com/pelletier/go-toml/v2 v2.4.3
 	github.com/pion/stun/v3 v3.1.7

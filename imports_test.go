@@ -24,6 +24,8 @@ var rooms = map[string][]string{
 	"nat":           {"peer", "internal/wire", "internal/sock"},
 	"punch":         {"peer", "internal/wire", "nat"},
 	"internal/sock": {},
+	"internal/pake": {},
+	"internal/pair": {"peer", "internal/pake"},
 
 	"internal/igd":        {},
 	"internal/pcp":        {},
@@ -34,13 +36,13 @@ var rooms = map[string][]string{
 
 	"internal/path":    {"peer", "internal/wire", "nat", "punch", "internal/sock"},
 	"internal/session": {"peer", "internal/wire", "nat", "punch", "internal/path"},
-	"internal/node":    {"peer", "internal/wire", "nat", "punch", "rendezvous", "internal/path"},
+	"internal/node":    {"peer", "internal/wire", "nat", "punch", "rendezvous", "internal/path", "internal/pair"},
 
 	"internal/why": {"nat", "punch", "rendezvous"},
 
 	"": {
 		"peer", "internal/wire", "nat", "punch", "rendezvous",
-		"internal/sock", "internal/path", "internal/session", "internal/node", "internal/why", "portmap",
+		"internal/sock", "internal/path", "internal/session", "internal/node", "internal/pair", "internal/why", "portmap",
 	},
 
 	"natlab":        {"nat"},
@@ -71,6 +73,7 @@ var rooms = map[string][]string{
 // welcome everywhere.
 var guests = map[string][]string{
 	"github.com/google/nftables":     {"natlab/netbed"},
+	"github.com/gtank/ristretto255":  {"internal/pake"},
 	"github.com/huin/goupnp":         {"internal/igd"},
 	"github.com/pelletier/go-toml":   {"internal/config"},
 	"github.com/pion/stun":           {"internal/wire", "rendezvous"},

@@ -22,9 +22,10 @@ type known struct {
 	changed   chan struct{} // closed and replaced at every change
 	server    wire.Registered
 	up        bool
-	settled   bool  // the server knows that we accept, if we do
-	err       error // why we are not registered
-	accepting bool  // the wish
+	settled   bool   // the server knows that we accept, if we do, and whom
+	err       error  // why we are not registered
+	accepting bool   // the wish
+	admits    uint64 // counts changes of whom
 	displaced bool
 	nat       nat.Report
 	mapped    []netip.AddrPort // by routers
@@ -161,7 +162,7 @@ func (k *known) registered(a node.Action) (news bool) {
 	k.change(func() {
 		news = !k.up || firstOf(k.server.Observed) != firstOf(a.Registered.Observed)
 		k.server, k.up, k.err = a.Registered, true, nil
-		k.settled = a.Settled && a.Accepting == k.accepting
+		k.settled = a.Settled && a.Accepting == k.accepting && a.Admits == k.admits
 	})
 	return news
 }
@@ -206,7 +207,7 @@ func (k *known) route(overlay netip.Addr) Route {
 }
 
 // WaitRegistered returns when the server knows this node, and that it listens if it
-// does, or with the reason why not, as a *[ServerError].
+// does, and to whom, or with the reason why not, as a *[ServerError].
 func (n *Node) WaitRegistered(ctx context.Context) error {
 	ctx, stop := n.bound(ctx)
 	defer stop()

@@ -178,6 +178,8 @@ func (l *loop) do(a node.Action) {
 	case node.Measured:
 		n.known.measured(*a.Report)
 		n.emit(Event{Kind: EventNAT})
+	case node.Invited, node.Paired, node.NotPaired, node.PairingOver:
+		n.pairings.happened(a)
 	case node.Displaced:
 		n.known.displace()
 		n.sessions.EndListeners()

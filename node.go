@@ -38,6 +38,9 @@ type Node struct {
 	events broadcaster
 	known  known
 
+	policy   policy
+	pairings pairings
+
 	resolving atomic.Bool
 	mapping   sync.Once
 
@@ -63,6 +66,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		started:  time.Now(),
 		inputs:   make(chan node.Input, 256),
 	}
+	n.policy.set(cfg.Peers)
 	n.ctx, n.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	if err := n.openSockets(ctx); err != nil {
 		n.cancel(err)

@@ -7,14 +7,8 @@ import (
 
 	"bodkin/internal/sock"
 	"bodkin/nat"
-	"bodkin/peer"
 	"bodkin/punch"
 )
-
-// admit reports whether a peer may connect at all.
-func (n *Node) admit(id peer.ID) bool {
-	return n.cfg.Peers == nil || slices.Contains(n.cfg.Peers, id)
-}
 
 // Displaced reports whether another process with the same key accepts connections
 // in this one's place.

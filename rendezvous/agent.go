@@ -60,6 +60,13 @@ const (
 	// AgentDoubt asks whether the server still sees us where it did, now and not
 	// with the next keepalive.
 	AgentDoubt
+	// AgentInvite asks for a nameplate for Lifetime. The Agent sees to it that the
+	// server knows it until AgentUninvite; Token names it.
+	AgentInvite
+	AgentUninvite
+	// AgentWrite sends a letter, Data, to whoever is at the nameplate Plate, the first
+	// one of a node that joins included. Token comes back with the answer.
+	AgentWrite
 	// AgentLeave says goodbye.
 	AgentLeave
 	// AgentTick says only that it is later.
@@ -95,6 +102,15 @@ const (
 	AgentChannelLost
 	// AgentDisplaced says that another process accepts in our place.
 	AgentDisplaced
+	// AgentInvited says that the nameplate that Token asked for is Plate, for Lifetime
+	// from now; AgentNotInvited that it is not to be had, or no longer, with an Err.
+	AgentInvited
+	AgentNotInvited
+	// AgentWritten says that the server has a letter, or with an Err why it went nowhere.
+	AgentWritten
+	// AgentLetter is a letter at a nameplate: its Data, and whom the server says that it
+	// is From.
+	AgentLetter
 )
 
 // ServerEndpoint is an endpoint of the server and the socket to reach it by.
@@ -116,6 +132,8 @@ type AgentInput struct {
 	Target      peer.ID
 	Offer       []byte
 	Channel     wire.Channel
+	Plate       wire.Plate
+	Lifetime    time.Duration
 }
 
 // AgentAction is something to do, or to know.
@@ -129,6 +147,9 @@ type AgentAction struct {
 	Token      uint64
 	Channel    wire.Channel
 	Party      wire.Party
+	Plate      wire.Plate
+	Lifetime   time.Duration
+	From       peer.ID
 	Err        error
 }
 
@@ -176,6 +197,7 @@ type Agent struct {
 	observed    []netip.AddrPort
 
 	requests []*agentRequest
+	plates   []*agentPlate
 	channels map[wire.Channel]*agentChannel
 	nextChan wire.Channel
 	told     [16]wire.TransactionID // the latest introductions to us, a ring
@@ -280,6 +302,12 @@ func (a *Agent) Step(now time.Time, in AgentInput, out []AgentAction) (actions [
 		for _, l := range a.servers {
 			a.doubt(l)
 		}
+	case AgentInvite:
+		a.invite(in)
+	case AgentUninvite:
+		a.uninvite(in.Token)
+	case AgentWrite:
+		a.write(in)
 	case AgentLeave:
 		a.leave()
 	default: // AgentTick: nothing but the time

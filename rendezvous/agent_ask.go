@@ -10,15 +10,15 @@ import (
 	"github.com/pion/stun/v3"
 )
 
-// agentRequest is an Introduce or a CloseChannel while it is under way.
+// agentRequest is a request while it is under way, but for what keeps a registration.
 type agentRequest struct {
 	method  stun.Method
 	id      wire.TransactionID
 	content wire.Attrs
-	channel wire.Channel
+	channel wire.Channel // of an Introduce or CloseChannel
 	tries   int
 	nextAt  time.Time
-	token   uint64  // of an Introduce
+	token   uint64  // of an Introduce, Invite or Pair
 	target  peer.ID // of an Introduce
 }
 
@@ -85,7 +85,7 @@ func (a *Agent) runRequests() (next time.Time) {
 	for _, q := range slices.Clone(a.requests) {
 		if !a.now.Before(q.nextAt) {
 			if q.tries >= requestTries {
-				a.asked(q, AgentAction{Op: AgentNotIntroduced, Err: ErrNoIntroduction})
+				a.unanswered(q)
 				continue
 			}
 			q.nextAt = a.now.Add(a.primary.again(q.tries))
@@ -124,17 +124,41 @@ func (a *Agent) asked(q *agentRequest, answer AgentAction) {
 
 func (a *Agent) failRequests() {
 	for _, q := range slices.Clone(a.requests) {
+		a.unanswered(q)
+	}
+}
+
+// unanswered ends a request that the server did not answer.
+func (a *Agent) unanswered(q *agentRequest) {
+	switch q.method {
+	case wire.Invite:
+		a.answered(q.id)
+		if a.primary != nil { // or else the next registration asks again
+			a.notInvited(q.token, ErrNoPairing)
+		}
+	case wire.Pair:
+		a.answered(q.id)
+		a.emit(AgentAction{Op: AgentWritten, Token: q.token, Err: ErrNoPairing})
+	default:
 		a.asked(q, AgentAction{Op: AgentNotIntroduced, Err: ErrNoIntroduction})
 	}
 }
 
+// requested is the request that an envelope answers.
+func (a *Agent) requested(e wire.Envelope) *agentRequest {
+	i := slices.IndexFunc(a.requests, func(q *agentRequest) bool { return q.id == e.ID && q.method == e.Type.Method })
+	if i < 0 {
+		return nil // answered already
+	}
+	return a.requests[i]
+}
+
 // introduced takes the answer to a request of ours.
 func (a *Agent) introduced(e wire.Envelope, content wire.Attrs) {
-	i := slices.IndexFunc(a.requests, func(q *agentRequest) bool { return q.id == e.ID && q.method == wire.Introduce })
-	if i < 0 {
-		return // answered already
+	q := a.requested(e)
+	if q == nil {
+		return
 	}
-	q := a.requests[i]
 	if e.Type.Class == stun.ClassErrorResponse {
 		err := ErrNotReachable
 		if e.Code == wire.CodeTooMany {
@@ -160,12 +184,20 @@ func (a *Agent) wanted(l *serverLeg, e wire.Envelope, content wire.Attrs) {
 		return
 	}
 	a.send(l, a.seal(stun.NewType(wire.Introduced, stun.ClassSuccessResponse), e.ID, nil, nil))
-	if slices.Contains(a.told[:], e.ID) {
+	if a.repeated(e.ID) {
 		return
 	}
-	a.told[a.toldN%len(a.told)] = e.ID
-	a.toldN++
 	a.emit(AgentAction{Op: AgentAsked, To: a.primary.ServerEndpoint, Channel: p.Channel, Party: p})
+}
+
+// repeated reports whether the server has told us that before, and remembers it.
+func (a *Agent) repeated(id wire.TransactionID) bool {
+	if slices.Contains(a.told[:], id) {
+		return true
+	}
+	a.told[a.toldN%len(a.told)] = id
+	a.toldN++
+	return false
 }
 
 func (a *Agent) closeChannel(c wire.Channel) {

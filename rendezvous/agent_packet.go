@@ -98,6 +98,12 @@ func (a *Agent) sealed(l *serverLeg, e wire.Envelope, m *stun.Message) {
 		a.wanted(l, e, content)
 	case stun.NewType(wire.CloseChannel, stun.ClassSuccessResponse):
 		a.answered(e.ID)
+	case stun.NewType(wire.Invite, stun.ClassSuccessResponse), stun.NewType(wire.Invite, stun.ClassErrorResponse):
+		a.invited(e, content)
+	case stun.NewType(wire.Pair, stun.ClassSuccessResponse), stun.NewType(wire.Pair, stun.ClassErrorResponse):
+		a.written(e)
+	case stun.NewType(wire.Pair, stun.ClassRequest):
+		a.letter(l, e, content)
 	case stun.NewType(wire.CloseChannel, stun.ClassIndication), stun.NewType(wire.ChannelError, stun.ClassIndication):
 		if c, ok := content.Channel(); ok {
 			a.channelLost(c)

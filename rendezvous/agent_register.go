@@ -228,6 +228,7 @@ func (a *Agent) registered(l *serverLeg, e wire.Envelope, m *stun.Message) {
 	for _, q := range a.requests {
 		q.tries, q.nextAt = 0, a.now // nothing sealed before is any good
 	}
+	a.openPlates()
 	a.settled, a.revision, a.observed = false, 0, nil // all of it is news
 	a.say(l, r, again)
 	for _, other := range a.servers {
@@ -313,5 +314,6 @@ func (a *Agent) leave() {
 		a.failRequests()
 	}
 	a.state, a.servers, a.lead, a.wasUp = stateIdle, nil, nil, false
+	a.plates = nil
 	clear(a.channels)
 }

@@ -29,6 +29,9 @@ func scene(tb testing.TB) (*world, *Registry) {
 	b.step(AgentInput{Op: AgentCloseChannel, Channel: cb})
 	w.run(time.Second)
 	w.introduce(a, b)
+	if err := b.write(a.invited(), "letter"); err != nil {
+		tb.Fatal(err)
+	}
 	w.run(time.Second)
 	return w, r
 }

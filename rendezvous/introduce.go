@@ -11,12 +11,14 @@ import (
 
 // introduction is one node's request for another, while it may be repeated. It
 // is kept by the asker and its transaction, so that a repeated request gets the
-// same answer and the target is not told twice.
+// same answer and the target is not told twice. A letter at a nameplate is passed on
+// in the same way.
 type introduction struct {
 	key      introductionKey
 	target   *registration
-	answer   wire.Attrs // to the asker
-	told     wire.Attrs // to the target, until it acknowledged
+	method   stun.Method // what the target is told by: Introduced or Pair
+	answer   wire.Attrs  // to the asker
+	told     wire.Attrs  // to the target, until it acknowledged
 	toTarget wire.TransactionID
 	tries    int
 	nextAt   time.Time // when the target is told again
@@ -81,7 +83,7 @@ func (r *Registry) introduce(g *registration, e wire.Envelope, content wire.Attr
 		return
 	}
 	i := &introduction{
-		key: key, target: target, expires: r.now.Add(introductionLife),
+		key: key, target: target, method: wire.Introduced,
 		answer: wire.Party{
 			ID: target.id, Instance: target.instance, Observed: target.observed(0), ObservedTCP: target.observed(udpWays),
 			Description: target.description(), Channel: ask.Channel, Revision: target.revision,
@@ -91,16 +93,22 @@ func (r *Registry) introduce(g *registration, e wire.Envelope, content wire.Attr
 			Offer: ask.Offer, Channel: p.channel(target), Revision: target.revision,
 		}.Append(nil),
 	}
-	r.draw(i.toTarget[:])
-	r.introductions[key], r.waiting[i.toTarget] = i, i
-	r.recent = append(r.recent, i)
 	r.stats.Introductions++
 	r.answer(g, e, i.answer)
+	r.pass(i)
+}
+
+// pass remembers an introduction, and tells its target.
+func (r *Registry) pass(i *introduction) {
+	r.draw(i.toTarget[:])
+	i.expires = r.now.Add(introductionLife)
+	r.introductions[i.key], r.waiting[i.toTarget] = i, i
+	r.recent = append(r.recent, i)
 	r.tell(i)
 }
 
 func (r *Registry) refuse(g *registration, e wire.Envelope, code int) {
-	r.reply(g, stun.NewType(wire.Introduce, stun.ClassErrorResponse), e.ID, code, nil)
+	r.reply(g, stun.NewType(e.Type.Method, stun.ClassErrorResponse), e.ID, code, nil)
 }
 
 // target is the process that takes connections for the peer asked for, if it is
@@ -125,11 +133,11 @@ func (r *Registry) tell(i *introduction) {
 		delete(r.waiting, i.toTarget)
 	}
 	content := i.told
-	if age := r.now.Sub(i.expires.Add(-introductionLife)).Milliseconds(); age > 0 {
+	if age := r.now.Sub(i.expires.Add(-introductionLife)).Milliseconds(); age > 0 && i.method == wire.Introduced {
 		content = slices.Clip(content)
 		content.AddUint32(wire.AttrAge, uint32(age))
 	}
-	r.reply(i.target, stun.NewType(wire.Introduced, stun.ClassRequest), i.toTarget, 0, content)
+	r.reply(i.target, stun.NewType(i.method, stun.ClassRequest), i.toTarget, 0, content)
 }
 
 // acknowledged ends the repeats of an introduction.

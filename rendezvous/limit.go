@@ -39,33 +39,19 @@ func (b *bucket) take(now stamp, n, rate, burst float64) bool {
 }
 
 // prefixLimit bounds answers to those who have proved nothing, a network each:
-// an IPv4 /24, an IPv6 /48. It forgets everything once a second. Its memory is
+// an IPv4 /24, an IPv6 /48. It forgets everything once a second, or as rarely as
+// every says. Its memory is
 // fixed: networks whose hashes meet share a count, and nobody outside can aim at
 // that, since the hash has a key.
 type prefixLimit struct {
 	key    [2]uint64
-	second int64
+	every  int64 // seconds; 0: 1
+	period int64
 	counts [1 << 14]uint16
 }
 
-// take takes one of rate answers a second; a rate below 0 has no limit.
+// take takes one of rate answers a period; a rate below 0 has no limit.
 func (l *prefixLimit) take(now time.Time, from netip.Addr, rate int) bool {
-	if rate < 0 {
-		return true
-	}
-	if s := now.Unix(); s != l.second {
-		l.second = s
-		clear(l.counts[:])
-	}
-	n := &l.counts[l.slot(from)]
-	if int(*n) >= min(rate, math.MaxUint16) {
-		return false
-	}
-	*n++
-	return true
-}
-
-func (l *prefixLimit) slot(from netip.Addr) int {
 	a := from.As16()
 	high, low := binary.BigEndian.Uint64(a[:]), binary.BigEndian.Uint64(a[8:])
 	if from.Is4() {
@@ -73,6 +59,27 @@ func (l *prefixLimit) slot(from netip.Addr) int {
 	} else {
 		high, low = high>>16, 0
 	}
+	return l.takeFor(now, high, low, rate)
+}
+
+// takeFor takes one for something else that 16 bytes name.
+func (l *prefixLimit) takeFor(now time.Time, high, low uint64, rate int) bool {
+	if rate < 0 {
+		return true
+	}
+	if p := now.Unix() / max(l.every, 1); p != l.period {
+		l.period = p
+		clear(l.counts[:])
+	}
+	n := &l.counts[l.slot(high, low)]
+	if int(*n) >= min(rate, math.MaxUint16) {
+		return false
+	}
+	*n++
+	return true
+}
+
+func (l *prefixLimit) slot(high, low uint64) int {
 	h, m := bits.Mul64(high^l.key[0], low^l.key[1])
 	h, m = bits.Mul64(h^m^l.key[1], l.key[0]|1)
 	return int((h ^ m) % uint64(len(l.counts)))

@@ -23,6 +23,8 @@ type Limits struct {
 	RelayPerPair   int64         // bit/s between two peers, each way; default 50 Mbit/s
 	RelayPerNode   int64         // bit/s from one node; default 100 Mbit/s
 	RelayPerServer int64         // bit/s in all; default none
+	Invitations    int           // nameplates at once, on the whole server; default 10,000
+	Joins          int           // at nameplates, of a node, a minute; from an IPv4 /24 or IPv6 /48 five times as many; default 10
 	Bindings       int           // plain ones, a second, from an IPv4 /24 or IPv6 /48; default 50
 	Streams        int           // connections of registered nodes; default 10,000
 	Lifetime       time.Duration // of a registration without refresh; default 60 s
@@ -38,6 +40,8 @@ func (l Limits) withDefaults() Limits {
 	set(&l.Instances, 16)
 	set(&l.Bindings, 50)
 	set(&l.Streams, 10_000)
+	set(&l.Invitations, 10_000)
+	set(&l.Joins, 10)
 	if l.Introductions == 0 {
 		l.Introductions = 10
 	}
@@ -64,6 +68,7 @@ type Stats struct {
 	Registrations  int    `json:"registrations"` // at the moment
 	Channels       int    `json:"channels"`      // at the moment
 	Streams        int    `json:"streams"`       // of registered nodes, over TCP or TLS, at the moment
+	Invitations    int    `json:"invitations"`   // nameplates, at the moment
 	Registered     uint64 `json:"registered"`
 	Introductions  uint64 `json:"introductions"`
 	Bindings       uint64 `json:"bindings"`
@@ -110,6 +115,7 @@ type Registry struct {
 	waiting       map[wire.TransactionID]*introduction
 	rows          [tellTries - 1][]*introduction
 	pairs         int
+	plates        plates
 	swept         time.Time
 
 	prefixes prefixLimit
@@ -144,11 +150,13 @@ func NewRegistry(key peer.Key, limits Limits, random io.Reader, sockets ...netip
 		graves:        make(map[grave]burial),
 		introductions: make(map[introductionKey]*introduction),
 		waiting:       make(map[wire.TransactionID]*introduction),
+		plates:        newPlates(),
 	}
 	var seed [16]byte
 	r.draw(seed[:])
 	r.prefixes.key = [2]uint64{binary.BigEndian.Uint64(seed[:]), binary.BigEndian.Uint64(seed[8:])}
 	r.streamed.key = r.prefixes.key
+	r.plates.joinsBy.key, r.plates.joinsFrom.key = r.prefixes.key, r.prefixes.key
 	r.draw(r.nonces.key[:])
 	return r
 }
@@ -162,7 +170,8 @@ func (r *Registry) draw(b []byte) {
 // Stats returns the counts.
 func (r *Registry) Stats() Stats {
 	s := r.stats
-	s.Registrations, s.Channels, s.Streams = len(r.byHandle), r.pairs, len(r.byStream)
+	s.Registrations, s.Channels = len(r.byHandle), r.pairs
+	s.Streams, s.Invitations = len(r.byStream), len(r.plates.byNumber)
 	return s
 }
 
@@ -191,6 +200,7 @@ func (r *Registry) Tick(now time.Time, out []Outgoing) (_ []Outgoing, next time.
 	r.forgetIntroductions()
 	if r.now.Sub(r.swept) >= sweepEvery {
 		r.sweep()
+		r.sweepPlates()
 		r.swept = r.now
 	}
 	return r.end()
@@ -241,7 +251,10 @@ func (r *Registry) message(local int, from netip.AddrPort, m *stun.Message) {
 	case stun.NewType(wire.Refresh, stun.ClassRequest),
 		stun.NewType(wire.Introduce, stun.ClassRequest),
 		stun.NewType(wire.CloseChannel, stun.ClassRequest),
-		stun.NewType(wire.Introduced, stun.ClassSuccessResponse):
+		stun.NewType(wire.Invite, stun.ClassRequest),
+		stun.NewType(wire.Pair, stun.ClassRequest),
+		stun.NewType(wire.Introduced, stun.ClassSuccessResponse),
+		stun.NewType(wire.Pair, stun.ClassSuccessResponse):
 		r.sealed(local, from, m)
 	default:
 		r.malformed(local, from)
@@ -280,13 +293,19 @@ func (r *Registry) sealed(local int, from netip.AddrPort, m *stun.Message) {
 		r.stats.Replayed++
 		return
 	}
+	if m.Type.Class == stun.ClassSuccessResponse {
+		r.acknowledged(g, e)
+		return
+	}
 	switch m.Type.Method {
 	case wire.Refresh:
 		r.refresh(local, from, g, e, m, content)
 	case wire.Introduce:
 		r.introduce(g, e, content)
-	case wire.Introduced:
-		r.acknowledged(g, e)
+	case wire.Invite:
+		r.invite(g, e, content)
+	case wire.Pair:
+		r.letter(g, e, content)
 	case wire.CloseChannel:
 		if c, ok := content.Channel(); ok {
 			r.closeChannel(g, c)

@@ -394,6 +394,9 @@ func state(r *Registry) string {
 	for id, i := range r.waiting {
 		add("waiting %x: %x", id, i.key.id)
 	}
+	for n, p := range r.plates.byNumber {
+		add("nameplate %d: %x opened %x of %v until %v, %d letters, joined %v", n, p.inviter.handle, p.opened, p.prefix, p.expires, p.letters, p.joiner != nil)
+	}
 	slices.Sort(lines)
 	return strings.Join(lines, "\n")
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"bodkin/internal/pair"
 	"bodkin/internal/path"
 	"bodkin/internal/wire"
 	"bodkin/nat"
@@ -57,6 +58,13 @@ const (
 	Active
 	// Doubt says that routes may lead elsewhere now, or that the machine was asleep.
 	Doubt
+	// Admit names the Peers who may be introduced to us from now on; nil: anybody.
+	Admit
+	// Invite asks for a code that is good for Lifetime, Join uses a Code, and Unpair
+	// gives either up. Token names it.
+	Invite
+	Join
+	Unpair
 	// Close says goodbye to the server.
 	Close
 	// Tick says only that it is later.
@@ -93,6 +101,13 @@ const (
 	Displaced
 	// Measured tells what is known of our NAT now, in Report.
 	Measured
+	// Invited tells the Code that Token asked for, and Until when it is good.
+	Invited
+	// Paired says that ID is who we invited, or who invited us; NotPaired why there is
+	// nobody. PairingOver comes after either, when the other side has been told.
+	Paired
+	NotPaired
+	PairingOver
 )
 
 // Input is something that happened.
@@ -110,6 +125,11 @@ type Input struct {
 	Links   []netip.Prefix
 	Servers []netip.AddrPort
 	Mapped  []netip.AddrPort
+	Peers   []peer.ID
+
+	Token    uint64
+	Lifetime time.Duration
+	Code     pair.Code
 }
 
 // Action is something to do, or to know.
@@ -126,8 +146,12 @@ type Action struct {
 	Event      path.Happening
 	Registered wire.Registered
 	Report     *nat.Report
-	Settled    bool // of a Registered: the server knows the latest that we said,
-	Accepting  bool // and whether that was that we accept
+	Settled    bool   // of a Registered: the server knows the latest that we said,
+	Accepting  bool   // and whether that was that we accept,
+	Admits     uint64 // after how many of Admit
+	Token      uint64
+	Code       pair.Code
+	Until      time.Time
 	Err        error
 }
 
@@ -142,12 +166,14 @@ type Core struct {
 	mapped    []netip.AddrPort // by routers
 	up        bool             // registered
 	accepting bool
+	admits    uint64
 	members   []*member
 	byOverlay map[netip.Addr]*member  // aliases included
 	asks      map[uint64]*member      // by the agent's token
 	extra     map[punch.Local]*member // sockets that were asked for, and for whom
 	token     uint64
 	offers    map[origin]uint64 // the highest counter of each process's offers
+	pairings  []*pairing
 	measuring measuring
 	reserve   reserve
 
@@ -217,6 +243,16 @@ func (c *Core) Step(now time.Time, in Input, out []Action) (actions []Action, ne
 	case Doubt:
 		c.tell(rendezvous.AgentInput{Op: rendezvous.AgentDoubt})
 		c.all(path.Input{Op: path.Recheck})
+	case Admit:
+		c.cfg.Peers = in.Peers
+		c.admits++
+		c.describe()
+	case Invite:
+		c.invite(in)
+	case Join:
+		c.join(in)
+	case Unpair:
+		c.endPairing(in.Token)
 	case Close:
 		c.close()
 	default: // Tick: nothing but the time
@@ -251,6 +287,7 @@ func (c *Core) run() (next time.Time) {
 		earliest(m.next)
 		earliest(m.goes())
 	}
+	earliest(c.tickPairings())
 	earliest(c.agentNext)
 	earliest(c.measuring.next)
 	earliest(c.measuring.recount)

@@ -8,5 +8,6 @@
 //	member.go  the peers: who is known under which overlay address
 //	measure.go which NAT this node is behind
 //	reserve.go a second socket behind a NAT that keeps early packets
+//	pairing.go codes by which two who do not know each other yet meet
 //	ignored.go what was not believed, and why
 package node

@@ -24,6 +24,7 @@ const (
 	forgedMessage    // changed, or not the server's
 	replayedMessage
 	strangeMessage // an answer to nothing that we asked the server
+	strayLetter    // at a nameplate where we do not wait
 	reasons
 )
 
@@ -43,6 +44,7 @@ var reasonWords = [reasons]string{
 	forgedMessage:    "forged-server-message",
 	replayedMessage:  "replayed-server-message",
 	strangeMessage:   "strange-server-message",
+	strayLetter:      "stray-letter",
 }
 
 // counters count what was ignored. The one who steps the Core writes them; anybody

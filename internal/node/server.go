@@ -127,6 +127,16 @@ func (c *Core) do(a rendezvous.AgentAction) {
 	case rendezvous.AgentChannelLost:
 		by := relayKey(a.To, a.Channel)
 		c.all(path.Input{Op: path.ChannelLost, By: by})
+	case rendezvous.AgentInvited:
+		c.invited(a)
+	case rendezvous.AgentNotInvited:
+		if p := c.pairingOf(a.Token); p != nil {
+			c.notPaired(p, a.Err)
+		}
+	case rendezvous.AgentWritten:
+		c.wrote(a.Token, a.Err)
+	case rendezvous.AgentLetter:
+		c.letter(a.Plate, a.From, a.Data)
 	case rendezvous.AgentDisplaced:
 		c.accepting = false
 		c.emit(Action{Op: Displaced})
@@ -147,7 +157,7 @@ func (c *Core) registered(a rendezvous.AgentAction) {
 	for _, m := range c.members {
 		c.relays(m, a)
 	}
-	c.emit(Action{Op: Registered, Registered: a.Registered, Settled: a.Settled, Accepting: c.accepting})
+	c.emit(Action{Op: Registered, Registered: a.Registered, Settled: a.Settled, Accepting: c.accepting, Admits: c.admits})
 	if !c.up || a.Again {
 		c.up = true
 		c.all(path.Input{Op: path.ServerUp})

@@ -34,6 +34,10 @@ type world struct {
 	homes    []*home
 	// strangers take packets to endpoints that are nobody's.
 	strangers map[netip.AddrPort]func(from *home, p punchPacket)
+	// taken, if set, sees what comes to the server, and says if it is to hear of it;
+	// answered sees what it answers.
+	taken    func(p punchPacket) bool
+	answered func(p punchPacket)
 }
 
 type punchPacket struct {
@@ -346,7 +350,7 @@ func (w *world) whose(h *home, overlay netip.Addr, heard bool) string {
 }
 
 func (w *world) atServer(p punchPacket) {
-	if w.silent {
+	if w.silent || w.taken != nil && w.taken(p) {
 		return
 	}
 	out, next := w.registry.Step(w.now, 0, p.from, p.data, nil)
@@ -357,6 +361,9 @@ func (w *world) atServer(p punchPacket) {
 func (w *world) answers(out []rendezvous.Outgoing) {
 	for _, o := range out {
 		p := punchPacket{server, o.To, slices.Clone(o.Data)}
+		if w.answered != nil {
+			w.answered(p)
+		}
 		for _, h := range w.homes {
 			if h.public == p.to && w.rng.Float64() >= w.loss {
 				w.at(w.now.Add(h.delay+serverDelay), func() { h.receive(p) })

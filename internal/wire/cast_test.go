@@ -145,6 +145,25 @@ func partyA() wire.Party {
 	}
 }
 
+// plateB is B's nameplate.
+const plateB = 42
+
+func invitationB(p wire.Plate) wire.Invitation {
+	return wire.Invitation{Plate: p, Lifetime: 10 * time.Minute}
+}
+
+// letterA is the first letter of A, which was told the code; letterFromA is the same
+// as B gets it.
+func letterA() wire.Letter {
+	return wire.Letter{Plate: plateB, Body: append([]byte{1}, bytes.Repeat([]byte{0xd6}, 32)...)}
+}
+
+func letterFromA() wire.Letter {
+	l := letterA()
+	l.From = idA
+	return l
+}
+
 func channelContent(c wire.Channel) wire.Attrs {
 	var content wire.Attrs
 	content.AddChannel(c)
@@ -313,5 +332,38 @@ func messages() []message {
 		sealed("close-channel-answer", toA, wire.Envelope{Type: success(wire.CloseChannel), ID: transaction(11), Handle: handleA, Sequence: 4}, nil),
 		sealed("channel-closed", toB, wire.Envelope{Type: indication(wire.CloseChannel), ID: transaction(12), Handle: handleB, Sequence: 4}, channelContent(wire.FirstServedChannel)),
 		sealed("notice", toB, wire.Envelope{Type: indication(wire.Notice), ID: transaction(13), Handle: handleB, Sequence: 5}, flagsContent(wire.FlagDisplaced)),
+
+		{
+			name: "invitation", content: true,
+			build: func() []byte { return invitationB(0).Append(nil) },
+			again: func(b []byte) ([]byte, error) {
+				i, err := wire.ParseInvitation(b)
+				return i.Append(nil), err
+			},
+		},
+		sealed("invite", toServerB, wire.Envelope{Type: request(wire.Invite), ID: transaction(15), Handle: handleB, Sequence: 5}, invitationB(0).Append(nil)),
+		sealed("invite-answer", toB, wire.Envelope{Type: success(wire.Invite), ID: transaction(15), Handle: handleB, Sequence: 6}, invitationB(plateB).Append(nil)),
+		sealed("invite-refused", toB, wire.Envelope{Type: failure(wire.Invite), ID: transaction(15), Handle: handleB, Sequence: 6, Code: wire.CodeTooMany}, nil),
+		{
+			name: "letter", content: true,
+			build: func() []byte { return letterA().Append(nil) },
+			again: func(b []byte) ([]byte, error) {
+				l, err := wire.ParseLetter(b)
+				return l.Append(nil), err
+			},
+		},
+		sealed("pair", toServerA, wire.Envelope{Type: request(wire.Pair), ID: transaction(16), Handle: handleA, Sequence: 3}, letterA().Append(nil)),
+		sealed("pair-answer", toA, wire.Envelope{Type: success(wire.Pair), ID: transaction(16), Handle: handleA, Sequence: 5}, nil),
+		sealed("pair-refused", toA, wire.Envelope{Type: failure(wire.Pair), ID: transaction(16), Handle: handleA, Sequence: 5, Code: wire.CodeUsed}, nil),
+		{
+			name: "letter-delivered", content: true,
+			build: func() []byte { return letterFromA().Append(nil) },
+			again: func(b []byte) ([]byte, error) {
+				l, err := wire.ParseLetter(b)
+				return l.Append(nil), err
+			},
+		},
+		sealed("pair-delivered", toB, wire.Envelope{Type: request(wire.Pair), ID: transaction(17), Handle: handleB, Sequence: 7}, letterFromA().Append(nil)),
+		sealed("pair-delivered-answer", toServerB, wire.Envelope{Type: success(wire.Pair), ID: transaction(17), Handle: handleB, Sequence: 6}, nil),
 	}
 }

@@ -14,6 +14,8 @@
 //	CloseChannel   both            this channel is over
 //	Notice         server → node   another process took your place
 //	ChannelError   server → node   I do not know this channel
+//	Invite         node → server   a nameplate for whoever has my code
+//	Pair           both            a letter to the one at the same nameplate
 //
 // A STUN message between node and server carries its content in one SEALED
 // attribute, the last one, which also authenticates everything before it; only
@@ -34,6 +36,8 @@ const (
 	CloseChannel stun.Method = 0x0C4
 	Notice       stun.Method = 0x0C5
 	ChannelError stun.Method = 0x0C6
+	Invite       stun.Method = 0x0D0
+	Pair         stun.Method = 0x0D1
 )
 
 // STUN attributes of ours, from the unassigned part of the comprehension-optional
@@ -62,6 +66,8 @@ const (
 	AttrRevision     stun.AttrType = 0xC0CA // 4 bytes: counts changes of a registration
 	AttrObservedTCP  stun.AttrType = 0xC0CC // the same as OBSERVED of connections over TCP
 	AttrAge          stun.AttrType = 0xC0CD // 4 bytes: milliseconds since an introduction
+	AttrNameplate    stun.AttrType = 0xC0D8 // 4 bytes, not 0: where two meet who pair
+	AttrLetter       stun.AttrType = 0xC0D9 // at most 64 bytes; opaque to the server
 )
 
 // Flags of a registration, and of what the server says of it.
@@ -77,6 +83,8 @@ const (
 	CodeUnknownRegistration = 437 // no registration of that handle (RFC 8656's Allocation Mismatch)
 	CodeNotReachable        = 404 // offline, unknown or not allowed: the server does not say which
 	CodeTooMany             = 486 // a limit of the server (RFC 8656's Allocation Quota Reached)
+	CodeForbidden           = 403 // the nameplate is the asker's own (RFC 8656)
+	CodeUsed                = 410 // somebody has been at the nameplate, or has it
 )
 
 // Sizes in bytes.

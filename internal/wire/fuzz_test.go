@@ -53,6 +53,8 @@ func FuzzParseRegistered(f *testing.F)   { roundTrip(f, wire.ParseRegistered) }
 func FuzzParseAsk(f *testing.F)          { roundTrip(f, wire.ParseAsk) }
 func FuzzParseParty(f *testing.F)        { roundTrip(f, wire.ParseParty) }
 func FuzzParseOffer(f *testing.F)        { roundTrip(f, wire.ParseOffer) }
+func FuzzParseInvitation(f *testing.F)   { roundTrip(f, wire.ParseInvitation) }
+func FuzzParseLetter(f *testing.F)       { roundTrip(f, wire.ParseLetter) }
 
 func FuzzAttrs(f *testing.F) {
 	seeds(f)
@@ -95,7 +97,7 @@ func FuzzEnvelope(f *testing.F) {
 	seeds(f)
 	key := linkB().ToServer
 	sealed := make(map[string]bool)
-	for _, name := range []string{"refresh", "refresh-move", "refresh-goodbye", "introduced-answer"} {
+	for _, name := range []string{"refresh", "refresh-move", "refresh-goodbye", "introduced-answer", "invite", "pair-delivered-answer"} {
 		sealed[string(golden(name))] = true
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {

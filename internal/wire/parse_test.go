@@ -59,6 +59,14 @@ var parsers = []struct {
 		"offer", func(a wire.Attrs) error { _, err := wire.ParseOffer(a); return err },
 		[]stun.AttrType{wire.AttrInstance, wire.AttrCounter, wire.AttrSessionNonce},
 	},
+	{
+		"invitation", func(a wire.Attrs) error { _, err := wire.ParseInvitation(a); return err },
+		[]stun.AttrType{stun.AttrLifetime},
+	},
+	{
+		"letter-delivered", func(a wire.Attrs) error { _, err := wire.ParseLetter(a); return err },
+		[]stun.AttrType{wire.AttrNameplate},
+	},
 }
 
 func TestContentsNeedTheirAttributes(t *testing.T) {
@@ -136,6 +144,16 @@ func TestContentsAreBounded(t *testing.T) {
 		{"offer", wire.AttrInstance, make([]byte, 8), false},
 		{"offer", wire.AttrDescription, []byte{}, true},
 		{"offer", wire.AttrDescription, make([]byte, wire.MaxDescription+1), false},
+
+		{"invitation", wire.AttrNameplate, []byte{0, 0, 0, 1}, true},
+		{"invitation", wire.AttrNameplate, make([]byte, 4), false},
+		{"invitation", wire.AttrNameplate, []byte{1}, false},
+		{"letter-delivered", wire.AttrNameplate, make([]byte, 4), false},
+		{"letter-delivered", wire.AttrLetter, []byte{}, true},
+		{"letter-delivered", wire.AttrLetter, make([]byte, wire.MaxLetter), true},
+		{"letter-delivered", wire.AttrLetter, make([]byte, wire.MaxLetter+1), false},
+		{"letter-delivered", wire.AttrPeerID, make([]byte, 32), false},
+		{"letter-delivered", wire.AttrPeerID, make([]byte, 31), false},
 	} {
 		for _, p := range parsers {
 			if p.name != c.parser {

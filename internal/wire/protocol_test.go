@@ -69,6 +69,7 @@ func TestProtocolDocumentHasEveryNumber(t *testing.T) {
 	for name, m := range map[string]stun.Method{
 		"Binding": stun.MethodBinding, "Register": wire.Register, "Refresh": wire.Refresh, "Introduce": wire.Introduce,
 		"Introduced": wire.Introduced, "CloseChannel": wire.CloseChannel, "Notice": wire.Notice, "ChannelError": wire.ChannelError,
+		"Invite": wire.Invite, "Pair": wire.Pair,
 	} {
 		row("0x%03X", uint16(m), name)
 	}
@@ -83,6 +84,7 @@ func TestProtocolDocumentHasEveryNumber(t *testing.T) {
 		"DESCRIPTION": wire.AttrDescription, "FLAGS": wire.AttrFlags, "TAGS": wire.AttrTags, "CHANNEL": wire.AttrChannel,
 		"OFFER": wire.AttrOffer, "SESSION-NONCE": wire.AttrSessionNonce, "REVISION": wire.AttrRevision,
 		"OBSERVED-TCP": wire.AttrObservedTCP, "AGE": wire.AttrAge,
+		"NAMEPLATE": wire.AttrNameplate, "LETTER": wire.AttrLetter,
 	} {
 		row("0x%04X", uint16(a), name)
 	}
@@ -96,6 +98,11 @@ func TestProtocolDocumentHasEveryNumber(t *testing.T) {
 		fmt.Sprintf("\n| %d | Introduce | offline", wire.CodeNotReachable),
 		fmt.Sprintf("\n| %d | all but Binding and Register | I have no registration", wire.CodeUnknownRegistration),
 		fmt.Sprintf("\n| %d | Introduce | too often", wire.CodeTooMany),
+		fmt.Sprintf("\n| %d | Invite, Pair | too many", wire.CodeTooMany),
+		fmt.Sprintf("\n| %d | Pair | nobody waits", wire.CodeNotReachable),
+		fmt.Sprintf("\n| %d | Pair | the nameplate is your own", wire.CodeForbidden),
+		fmt.Sprintf("\n| %d | Invite, Pair | somebody has been", wire.CodeUsed),
+		fmt.Sprintf("at most %d bytes, opaque to the server", wire.MaxLetter),
 		fmt.Sprintf("than %d bytes is refused", wire.MaxMessage),
 		fmt.Sprintf("with PADDING may have up to %d", wire.MaxPadded),
 		fmt.Sprintf("2 bytes each, at most %d: further ports", wire.MaxOtherPorts),
