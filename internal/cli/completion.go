@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"bodkin"
+	"bodkin/internal/app/share"
 	"bodkin/natlab"
 
 	"github.com/spf13/cobra"
@@ -12,7 +13,7 @@ import (
 )
 
 // fileFlags are the flags that name files, or programs.
-var fileFlags = []string{"config", "key", "events", "file", "exec", "html", "pcap"}
+var fileFlags = []string{"config", "key", "events", "file", "exec", "html", "pcap", "output"}
 
 // complete says what a shell may suggest for a command: values where there is a
 // choice, files where files are meant, and nothing for what only the user knows.
@@ -28,6 +29,8 @@ func (a *app) complete(c *cobra.Command) {
 		"transports": bodkin.Transports(),
 		"preset-a":   presets,
 		"preset-b":   presets,
+		"relay":      {relayAuto, relayNever},
+		"overwrite":  share.Rules(),
 	}
 	c.Flags().VisitAll(func(f *pflag.Flag) {
 		suggest := cobra.NoFileCompletions

@@ -107,7 +107,7 @@ func (a *app) root() *cobra.Command {
 	root.PersistentFlags().BoolVarP(&a.verbose, "verbose", "v", false, "log what happens to standard error")
 	root.AddCommand(
 		a.serveCommand(), a.idCommand(), a.peerCommand(), a.listenCommand(), a.dialCommand(), a.forwardCommand(),
-		a.servePortCommand(), a.pingCommand(),
+		a.servePortCommand(), a.sendCommand(), a.receiveCommand(), a.pingCommand(),
 		a.checkCommand(), a.whyCommand(), a.statusCommand(), a.mapCommand(), a.labCommand(), a.versionCommand(), a.manCommand(),
 		configTopic(), exitCodesTopic(),
 	)
@@ -150,6 +150,9 @@ func (a *app) say(format string, args ...any) { _, _ = fmt.Fprintf(a.err, format
 
 // sayJSON prints to standard error, for programs.
 func (a *app) sayJSON(value any) { _ = json.NewEncoder(a.err).Encode(value) }
+
+// printJSON prints a value for programs.
+func printJSON(w io.Writer, value any) error { return json.NewEncoder(w).Encode(value) }
 
 // print prints a result: the text, or with --json the value.
 func (a *app) print(value any, format string, args ...any) error {

@@ -119,6 +119,7 @@ func (l *link) read() {
 			}
 			l.cancel(err)
 			return
+		default:
 		}
 		select {
 		case l.messages <- message{k, body}:

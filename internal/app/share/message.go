@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 )
 
@@ -420,8 +419,9 @@ func (f *Failure) Error() string {
 		return "the other side does not want it"
 	case failStopped:
 		return "the other side was stopped"
+	default:
+		return "the other side says: " + Printable(f.Reason)
 	}
-	return fmt.Sprintf("the other side says: %s", Printable(f.Reason))
 }
 
 // Declined reports whether a person said no.

@@ -109,7 +109,7 @@ func (p *placing) planRoot(s *staging, name string, e Entry, taken map[string]bo
 	switch {
 	case rule == RuleRename, rule == RuleAlways && !fits:
 		return &root{as: free(as, used)}, nil
-	case rule == RuleNever && !(fits && info.IsDir()):
+	case rule == RuleNever && (!fits || !info.IsDir()):
 		return &root{as: as, drop: true}, nil
 	}
 	return &root{as: as, merge: info.IsDir(), rule: rule}, nil
@@ -197,7 +197,7 @@ func (p *placing) merge(s *staging, name string, r *root) error {
 		switch {
 		case e.Kind == KindFolder:
 			moved[at] = to
-			if !there {
+			if p.skipped[i] = there; !there { // else its mode and time are its own
 				err = s.opened.Mkdir(to, 0o700)
 			}
 		case e.Kind == KindLink && !lstatOK(s.opened, s.staged(at)): // it could not be made
@@ -205,12 +205,8 @@ func (p *placing) merge(s *staging, name string, r *root) error {
 		default:
 			err = s.opened.Rename(s.staged(at), to)
 		}
-		if err != nil && !(e.Kind == KindFolder && there) {
+		if err != nil {
 			return err
-		}
-		if e.Kind == KindFolder && there {
-			moved[at] = to
-			p.skipped[i] = true // its mode and time are its own
 		}
 	}
 	p.moved(moved)

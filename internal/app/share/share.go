@@ -70,12 +70,17 @@ func (o *Options) tell(n Notice) {
 	}
 }
 
-// retryEvery is the pause before a peer that is not there is dialled again.
-const retryEvery = 2 * time.Second
+// The pause before a peer that is not there is dialled again grows from the one to the
+// other.
+const (
+	retryFirst = 250 * time.Millisecond
+	retryLast  = 2 * time.Second
+)
 
 // persist does once with a peer that we dial, and again as long as it is only away.
 func (o *Options) persist(ctx context.Context, id peer.ID, once func(context.Context) error) error {
-	away := time.Time{} // since when
+	var away time.Time // since when
+	var pause time.Duration
 	for {
 		err := once(ctx)
 		if err == nil || ctx.Err() != nil || !passing(err) {
@@ -85,14 +90,15 @@ func (o *Options) persist(ctx context.Context, id peer.ID, once func(context.Con
 			return err
 		}
 		if away.IsZero() || began(err) {
-			away = time.Now()
+			away, pause = time.Now(), retryFirst
 			o.tell(Notice{Kind: NoticeWaiting, Peer: id, Error: err})
 		}
 		if o.Wait > 0 && time.Since(away) >= o.Wait {
 			return fmt.Errorf("%w; it was waited for, %v long", err, o.Wait)
 		}
 		select {
-		case <-time.After(retryEvery):
+		case <-time.After(pause):
+			pause = min(2*pause, retryLast)
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

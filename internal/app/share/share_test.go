@@ -244,8 +244,9 @@ func TestKilledAndResumed(t *testing.T) {
 				}()
 				_, err := (&Receiver{Node: b, Place: to, Rule: RuleRename}).From(ctx, a.id)
 				cancel()
-				<-sent
+				sentErr := <-sent
 				if err == nil {
+					must(t, sentErr)
 					break
 				}
 				kills++

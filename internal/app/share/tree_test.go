@@ -38,8 +38,13 @@ func TestPieceSizesOfLargeFiles(t *testing.T) {
 		size, piece int64
 		pieces      int
 	}{
-		{0, minPiece, 1}, {1, minPiece, 1}, {minPiece, minPiece, 1}, {minPiece + 1, minPiece, 2},
-		{4 << 30, minPiece, manyPieces}, {4<<30 + 1, 2 * minPiece, manyPieces/2 + 1}, {1 << 40, maxPiece, 1 << 18},
+		{0, minPiece, 1},
+		{1, minPiece, 1},
+		{minPiece, minPiece, 1},
+		{minPiece + 1, minPiece, 2},
+		{4 << 30, minPiece, manyPieces},
+		{4<<30 + 1, 2 * minPiece, manyPieces/2 + 1},
+		{1 << 40, maxPiece, 1 << 18},
 	} {
 		if p, n := pieceSize(c.size), pieces(c.size); p != c.piece || n != c.pieces {
 			t.Errorf("%d bytes: %d pieces of %d, want %d of %d", c.size, n, p, c.pieces, c.piece)
