@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 
+	"bodkin/internal/node"
 	"bodkin/internal/session"
 	"bodkin/internal/sock"
+	"bodkin/internal/tunnel"
 	"bodkin/peer"
 	"bodkin/portmap"
 	"bodkin/punch"
@@ -35,6 +38,13 @@ type Config struct {
 	// Transports are the kinds of holes to punch; now only "udp". With nil, all.
 	// The relay is always there.
 	Transports []string
+	// ServerVia is the way to the server: [ViaUDP], [ViaTCP] or [ViaTLS]. If empty, all
+	// are tried, UDP a moment before the others, and UDP is taken whenever it works.
+	ServerVia string
+	// Proxy says through which proxy to connect to the server over TCP or TLS, if any:
+	// with nil, as the environment has it (HTTPS_PROXY, ALL_PROXY, NO_PROXY; http, https
+	// and socks5).
+	Proxy func(target *url.URL) (*url.URL, error)
 	// Port is the local UDP port; 0 lets the system choose.
 	Port uint16
 	// NoPortMap leaves the routers alone. Otherwise they are asked, beside everything
@@ -49,6 +59,13 @@ type Config struct {
 	// Logger is told what happens; with nil, nobody is.
 	Logger *slog.Logger
 }
+
+// Ways to the server.
+const (
+	ViaUDP = string(node.ViaUDP)
+	ViaTCP = string(node.ViaTCP)
+	ViaTLS = string(node.ViaTLS)
+)
 
 // Network makes a node's sockets and knows its addresses.
 type Network = sock.Network
@@ -81,25 +98,31 @@ func (c Config) check() (Config, rendezvous.URL, error) {
 	if c.Key.IsZero() {
 		return c, rendezvous.URL{}, errNoKey
 	}
-	url, err := rendezvous.ParseURL(c.Server)
+	server, err := rendezvous.ParseURL(c.Server)
 	if err != nil {
-		return c, url, fmt.Errorf("bodkin: server: %w", err)
+		return c, server, fmt.Errorf("bodkin: server: %w", err)
 	}
 	for _, t := range c.Transports {
 		if !slices.Contains(Transports(), t) {
-			return c, url, fmt.Errorf("bodkin: no transport %q; there are: %s", t, strings.Join(Transports(), ", "))
+			return c, server, fmt.Errorf("bodkin: no transport %q; there are: %s", t, strings.Join(Transports(), ", "))
 		}
 	}
+	if v := c.ServerVia; v != "" && v != ViaUDP && v != ViaTCP && v != ViaTLS {
+		return c, server, fmt.Errorf("bodkin: no way to the server %q; there are: %s, %s, %s", v, ViaUDP, ViaTCP, ViaTLS)
+	}
 	if err := checkPeers(c.Peers); err != nil {
-		return c, url, err
+		return c, server, err
 	}
 	if c.Network == nil {
 		c.Network = sock.System{}
 	}
+	if c.Proxy == nil {
+		c.Proxy = tunnel.FromEnvironment
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	return c, url, nil
+	return c, server, nil
 }
 
 // CheckService says what is wrong with the name of a service, if anything: it

@@ -44,8 +44,10 @@ type Event struct {
 	Kind     EventKind      `json:"kind"`
 	Peer     peer.ID        `json:"peer,omitzero"`
 	Endpoint netip.AddrPort `json:"endpoint,omitzero"` // ours, as the server sees it, or a router maps it
-	Route    Route          `json:"route,omitzero"`
-	Reason   string         `json:"reason,omitempty"`
+	// Via is the way to the server of a registration: udp, tcp or tls.
+	Via    string `json:"via,omitempty"`
+	Route  Route  `json:"route,omitzero"`
+	Reason string `json:"reason,omitempty"`
 	// Probes is how many an attempt sent.
 	Probes int `json:"probes,omitempty"`
 	// Tactics are those of an attempt, in the order of the plan.
@@ -75,14 +77,17 @@ type Status struct {
 	ID         peer.ID          `json:"id"`
 	Server     string           `json:"server"`
 	Registered bool             `json:"registered"`
+	ServerVia  string           `json:"server_via,omitempty"` // how the server is reached: udp, tcp or tls
 	Displaced  bool             `json:"displaced"`
 	Since      time.Time        `json:"since"`    // when the node started
 	Local      []netip.AddrPort `json:"local"`    // where its sockets are bound
 	Private    []netip.AddrPort `json:"private"`  // its endpoints as it sees them
 	Observed   []netip.AddrPort `json:"observed"` // its endpoints as the server sees them
-	Mapped     []netip.AddrPort `json:"mapped"`   // its endpoints that routers forward from
-	Services   []string         `json:"services"`
-	Peers      []PeerStatus     `json:"peers"`
+	// ObservedTCP are those of its connections to the server.
+	ObservedTCP []netip.AddrPort `json:"observed_tcp,omitempty"`
+	Mapped      []netip.AddrPort `json:"mapped"` // its endpoints that routers forward from
+	Services    []string         `json:"services"`
+	Peers       []PeerStatus     `json:"peers"`
 	// Ignored counts packets that were not believed, by reason: a word such as
 	// forged-probe, replayed-offer or stray (data from a source that is no route).
 	Ignored map[string]uint64 `json:"ignored,omitempty"`

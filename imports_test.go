@@ -34,6 +34,8 @@ var rooms = map[string][]string{
 
 	"rendezvous": {"peer", "internal/wire", "nat", "internal/sock"},
 
+	"internal/tunnel": {},
+
 	"internal/path":    {"peer", "internal/wire", "nat", "punch", "internal/sock"},
 	"internal/session": {"peer", "internal/wire", "nat", "punch", "internal/path"},
 	"internal/node":    {"peer", "internal/wire", "nat", "punch", "rendezvous", "internal/path", "internal/pair"},
@@ -42,7 +44,7 @@ var rooms = map[string][]string{
 
 	"": {
 		"peer", "internal/wire", "nat", "punch", "rendezvous",
-		"internal/sock", "internal/path", "internal/session", "internal/node", "internal/pair", "internal/why", "portmap",
+		"internal/sock", "internal/tunnel", "internal/path", "internal/session", "internal/node", "internal/pair", "internal/why", "portmap",
 	},
 
 	"natlab":        {"nat"},

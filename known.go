@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"bodkin/internal/node"
@@ -21,6 +22,7 @@ type known struct {
 	peers     map[netip.Addr]*knownPeer
 	changed   chan struct{} // closed and replaced at every change
 	server    wire.Registered
+	via       node.Via // how the server is reached
 	up        bool
 	settled   bool   // the server knows that we accept, if we do, and whom
 	err       error  // why we are not registered
@@ -157,11 +159,16 @@ func (k *known) failed(overlay netip.Addr, err error) {
 	})
 }
 
+// seenAt is where the server sees this node, over UDP if it does.
+func seenAt(r wire.Registered) netip.AddrPort {
+	return firstOf(append(slices.Clip(r.Observed), r.ObservedTCP...))
+}
+
 // registered reports whether this is news.
 func (k *known) registered(a node.Action) (news bool) {
 	k.change(func() {
-		news = !k.up || firstOf(k.server.Observed) != firstOf(a.Registered.Observed)
-		k.server, k.up, k.err = a.Registered, true, nil
+		news = !k.up || k.via != a.Via || seenAt(k.server) != seenAt(a.Registered)
+		k.server, k.via, k.up, k.err = a.Registered, a.Via, true, nil
 		k.settled = a.Settled && a.Accepting == k.accepting && a.Admits == k.admits
 	})
 	return news

@@ -135,6 +135,10 @@ func (l *loop) do(a node.Action) {
 		l.bind(a.By)
 	case node.Unbind:
 		l.unbind(a.By.Local)
+	case node.Connect:
+		l.connect(a)
+	case node.Disconnect:
+		n.streams.disconnect(a.By.Local)
 	case node.Resolve:
 		l.resolve()
 	case node.Servers:
@@ -167,7 +171,7 @@ func (l *loop) do(a node.Action) {
 		n.happened(a)
 	case node.Registered:
 		if n.known.registered(a) {
-			n.emit(Event{Kind: EventRegistered, Endpoint: firstOf(a.Registered.Observed)})
+			n.emit(Event{Kind: EventRegistered, Endpoint: seenAt(a.Registered), Via: string(a.Via)})
 		}
 	case node.RegisterFailed:
 		n.known.unregistered(&ServerError{Server: n.url.String(), Err: a.Err})
@@ -318,8 +322,12 @@ func (l *loop) resolve() {
 		defer n.resolving.Store(false)
 		for n.ctx.Err() == nil {
 			addrs, err := sock.Lookup(n.ctx, n.cfg.Network, n.url.Host)
-			if err == nil {
-				n.tell(node.Input{Op: node.Resolved, Servers: withPort(addrs, n.url.Port)})
+			if streams := n.streamEndpoints(addrs); err == nil || len(streams) > 0 {
+				in := node.Input{Op: node.Resolved, Streams: streams}
+				if n.cfg.ServerVia == "" || n.cfg.ServerVia == ViaUDP {
+					in.Servers = withPort(addrs, n.url.Port)
+				}
+				n.tell(in)
 				n.mapPorts(addrs)
 				return
 			}
@@ -347,6 +355,7 @@ func (l *loop) end() {
 	for local := range l.extra {
 		l.unbind(local)
 	}
+	l.node.streams.close()
 	l.node.closeSockets()
 }
 

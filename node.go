@@ -32,6 +32,7 @@ type Node struct {
 	path     *path.Socket
 	sessions *session.Manager
 	sockets  []*sock.Socket
+	streams  streams
 
 	inputs chan node.Input
 	core   *node.Core // of the loop alone

@@ -40,6 +40,7 @@ func (n *Node) Status() Status {
 	n.known.mu.Lock()
 	defer n.known.mu.Unlock()
 	s.Registered, s.Displaced = n.known.up, n.known.displaced
+	s.ServerVia, s.ObservedTCP = string(n.known.via), slices.Clone(n.known.server.ObservedTCP)
 	s.Observed, s.Mapped = slices.Clone(n.known.server.Observed), slices.Clone(n.known.mapped)
 	for overlay, p := range n.known.peers {
 		if overlay == p.overlay {

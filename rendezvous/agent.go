@@ -16,7 +16,7 @@ import (
 
 var (
 	// ErrNoServer: nothing answers at the server's endpoint.
-	ErrNoServer = errors.New("no answer; is a server running there, and does the network let UDP through?")
+	ErrNoServer = errors.New("no answer; is a server running there, and does the network let UDP, TCP or TLS through?")
 	// ErrWrongServer: something answers there, but cannot prove the key that
 	// the URL names.
 	ErrWrongServer = errors.New("it answers, but does not have the key that the URL names; get the URL from the server's owner again")
@@ -38,6 +38,8 @@ type AgentConfig struct {
 	Instance  uint64        // drawn by the process
 	Rand      io.Reader     // crypto/rand if nil
 	Keepalive time.Duration // between refreshes; 15 s if 0
+	// NewStream numbers a connection that is to be opened. Without it there are none.
+	NewStream func() uint32
 }
 
 // AgentOp says what an AgentInput or AgentAction is.
@@ -45,11 +47,20 @@ type AgentOp uint8
 
 // Inputs of an Agent.
 const (
-	// AgentServers names the server's endpoints, one a family, each with the
-	// socket to reach it by. Given again, it moves the Agent there.
+	// AgentServers names the server's endpoints: over UDP, one a family, each with the
+	// socket to reach it by, and Streams, for connections. Given again, it moves the
+	// Agent there.
 	AgentServers AgentOp = iota + 1
-	// AgentPacket is a STUN packet that came from one of these endpoints.
+	// AgentPacket is a STUN packet that came from one of these endpoints to the socket
+	// Local.
 	AgentPacket
+	// AgentConnected says that the connection Local is open, From being what is at its
+	// other end; AgentDisconnected that it failed or ended, with an Err.
+	AgentConnected
+	AgentDisconnected
+	// AgentKeepStream says whether to have a connection beside UDP, for what the server
+	// sees of it.
+	AgentKeepStream
 	// AgentUpdate changes what the node says of itself.
 	AgentUpdate
 	// AgentAsk asks for an introduction to Target with a sealed Offer. Token
@@ -77,10 +88,15 @@ const (
 const (
 	// AgentSend asks to send Data To a server endpoint.
 	AgentSend AgentOp = iota + 32
+	// AgentConnect asks to open the connection To.Local, over TLS or plain TCP, and
+	// AgentDisconnect to close it or to give it up.
+	AgentConnect
+	AgentDisconnect
 	// AgentRegistered says that the server knows us, Settled that it knows the
 	// latest that we said of ourselves. Again is set if it had forgotten us: relay
 	// channels are gone, but for those that requests under way open anew. To is
-	// where relayed data comes from and goes to.
+	// where relayed data comes from and goes to, Stream whether that is a connection,
+	// and TLS whether over TLS.
 	AgentRegistered
 	// AgentFailed says why it does not; the Agent goes on trying.
 	AgentFailed
@@ -123,7 +139,11 @@ type ServerEndpoint struct {
 type AgentInput struct {
 	Op          AgentOp
 	Servers     []ServerEndpoint
+	Streams     []StreamEndpoint
+	Local       uint32
 	From        netip.AddrPort
+	Keep        bool
+	Err         error
 	Data        []byte
 	Description []byte
 	Accepting   bool
@@ -140,6 +160,8 @@ type AgentInput struct {
 type AgentAction struct {
 	Op         AgentOp
 	To         ServerEndpoint // of a Send, and of what arrived or will leave by it
+	Stream     bool
+	TLS        bool
 	Data       []byte
 	Registered wire.Registered
 	Again      bool
@@ -181,7 +203,14 @@ type Agent struct {
 	reported  bool
 	wasUp     bool
 
+	racing     bool      // for a connection,
+	raced      time.Time // and since when
+	byStream   bool      // the latest registration went by a connection
+	keepStream bool      // there is one beside UDP
+	streamErr  error     // why the latest connection failed
+
 	primary  *serverLeg // where we are registered, as far as we know; nil if nowhere
+	said     *serverLeg // what primary was when we last said where
 	handle   wire.Handle
 	keys     wire.LinkKeys
 	window   wire.Window
@@ -195,6 +224,7 @@ type Agent struct {
 	settled     bool // it has acknowledged the latest
 	revision    uint32
 	observed    []netip.AddrPort
+	observedTCP []netip.AddrPort
 
 	requests []*agentRequest
 	plates   []*agentPlate
@@ -218,12 +248,15 @@ const (
 	stateUp                        // registered
 )
 
-// serverLeg is our way to the server in one address family, and the one request
-// that is under way on it.
+// serverLeg is our way to the server in one address family, or by a connection, and the
+// one request that is under way on it.
 type serverLeg struct {
 	ServerEndpoint
+	stream     *streamLeg // nil: UDP
+	attached   bool       // the server has answered by it since it was there
 	id         wire.TransactionID
 	nonce      []byte
+	led        bool // it was the lead of the Register under way
 	tries      int
 	sentAt     time.Time
 	nextAt     time.Time
@@ -243,7 +276,9 @@ const (
 	helloTries = 6
 	// proveTries without an answer begin anew, failedTries times before the server
 	// is reported to be another one.
-	proveTries  = 4
+	proveTries = 4
+	// leadTries let another leg lead, if the server has answered by it.
+	leadTries   = 2
 	failedTries = 2
 	// refreshTries without an answer mean that the server is gone.
 	refreshTries = 8
@@ -289,9 +324,15 @@ func (a *Agent) Step(now time.Time, in AgentInput, out []AgentAction) (actions [
 	a.now, a.out = now, out
 	switch in.Op {
 	case AgentServers:
-		a.setServers(in.Servers)
+		a.setServers(in.Servers, in.Streams)
 	case AgentPacket:
-		a.packet(in.From, in.Data)
+		a.packet(in.Local, in.From, in.Data)
+	case AgentConnected:
+		a.connected(in.Local, in.From)
+	case AgentDisconnected:
+		a.disconnected(in.Local, in.Err)
+	case AgentKeepStream:
+		a.keepStream = in.Keep
 	case AgentUpdate:
 		a.update(in)
 	case AgentAsk:
@@ -394,6 +435,7 @@ func (a *Agent) run() (next time.Time) {
 			a.due(l)
 		}
 	}
+	earliest(a.runStreams())
 	for _, l := range a.servers {
 		earliest(l.nextAt)
 	}

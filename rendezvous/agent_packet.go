@@ -14,9 +14,9 @@ import (
 const maxNonce = 128
 
 // packet takes a STUN packet from one of the server's endpoints.
-func (a *Agent) packet(from netip.AddrPort, b []byte) {
-	i := slices.IndexFunc(a.servers, func(l *serverLeg) bool { return l.Addr == from })
-	if i < 0 {
+func (a *Agent) packet(local uint32, from netip.AddrPort, b []byte) {
+	l := a.via(local, from)
+	if l == nil {
 		a.stats.Strange++
 		return
 	}
@@ -25,7 +25,6 @@ func (a *Agent) packet(from netip.AddrPort, b []byte) {
 		a.stats.Malformed++
 		return
 	}
-	l := a.servers[i]
 	switch e, err := wire.ParseEnvelope(m); {
 	case err == nil:
 		a.sealed(l, e, m)
@@ -130,6 +129,7 @@ func (a *Agent) refreshed(l *serverLeg, e wire.Envelope, content wire.Attrs) {
 	a.measure(l)
 	a.alive(l)
 	a.say(l, r, false)
+	a.choose(l)
 	if a.dirty {
 		a.refresh(a.primary)
 	}

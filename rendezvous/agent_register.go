@@ -2,6 +2,7 @@ package rendezvous
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"time"
 
@@ -12,21 +13,40 @@ import (
 
 // setServers takes in where the server is. Endpoints that are not news change
 // nothing.
-func (a *Agent) setServers(endpoints []ServerEndpoint) {
-	same := len(endpoints) == len(a.servers) && !slices.ContainsFunc(a.servers, func(l *serverLeg) bool {
+func (a *Agent) setServers(endpoints []ServerEndpoint, streams []StreamEndpoint) {
+	if a.cfg.NewStream == nil {
+		streams = nil
+	}
+	same := len(endpoints)+len(streams) == len(a.servers) && !slices.ContainsFunc(a.servers, func(l *serverLeg) bool {
+		if l.stream != nil {
+			return !slices.Contains(streams, l.stream.StreamEndpoint)
+		}
 		return !slices.Contains(endpoints, l.ServerEndpoint)
 	})
 	if same && a.state != stateIdle {
 		return
 	}
 	a.unlink()
+	a.hangUp()
 	a.servers, a.lead, a.state = nil, nil, stateIdle
 	for _, e := range endpoints {
 		a.servers = append(a.servers, &serverLeg{ServerEndpoint: e})
 	}
+	for _, e := range streams {
+		a.servers = append(a.servers, &serverLeg{stream: &streamLeg{StreamEndpoint: e}})
+	}
 	a.failures, a.reported = 0, false
-	if len(endpoints) > 0 {
+	if len(a.servers) > 0 {
 		a.hello(0)
+	}
+}
+
+// hangUp closes all connections.
+func (a *Agent) hangUp() {
+	for _, l := range a.servers {
+		if l.stream != nil {
+			a.disconnect(l)
+		}
 	}
 }
 
@@ -34,8 +54,12 @@ func (a *Agent) setServers(endpoints []ServerEndpoint) {
 // server, after a pause. The first that is answered leads.
 func (a *Agent) hello(after time.Duration) {
 	a.state, a.lead, a.box = stateHello, nil, nil
+	a.raced = a.now.Add(after)
 	for _, l := range a.servers {
-		l.id, l.nonce, l.tries = a.transaction(), nil, 0
+		if !l.usable() {
+			continue
+		}
+		l.id, l.nonce, l.tries, l.led = a.transaction(), nil, 0, false
 		if l.nextAt = a.now.Add(after); after == 0 {
 			a.sayHello(l)
 		}
@@ -88,21 +112,31 @@ func (a *Agent) refresh(l *serverLeg) {
 // due does what a leg has to do by now: try again, or keep alive.
 func (a *Agent) due(l *serverLeg) {
 	switch {
+	case l.stream != nil && l.tries >= a.enough(l):
+		a.emit(AgentAction{Op: AgentDisconnect, To: l.ServerEndpoint})
+		a.disconnected(l.Local, nil)
 	case a.state == stateHello && l.nonce == nil:
 		a.silent(l)
 		a.sayHello(l)
 	case a.state == stateProving && l == a.lead:
-		if l.tries >= proveTries {
+		switch other := a.otherLead(); {
+		case l.tries >= leadTries && other != nil:
+			a.lead, other.led, l.nextAt = other, true, time.Time{}
+			a.prove(other)
+		case l.tries >= proveTries:
 			a.unproved()
-			return
+		default:
+			a.prove(l)
 		}
-		a.prove(l)
-	case a.state == stateUp && l.tries >= refreshTries:
-		if l == a.primary {
+	case a.state == stateProving && l.nonce == nil:
+		a.sayHello(l)
+	case a.state == stateUp && l.tries >= a.enough(l):
+		switch {
+		case l == a.primary:
 			a.lost()
-			return
+		default:
+			l.tries, l.nextAt = 0, a.now.Add(secondLegPause)
 		}
-		l.tries, l.nextAt = 0, a.now.Add(secondLegPause)
 	case a.state == stateUp:
 		if l.tries > 0 && l == a.primary {
 			a.dirty = true // the try that said it may not have arrived
@@ -113,16 +147,48 @@ func (a *Agent) due(l *serverLeg) {
 	}
 }
 
+// enough is how many tries without an answer are.
+func (a *Agent) enough(l *serverLeg) int {
+	switch {
+	case l.stream != nil:
+		return streamTries
+	case a.primary.stream != nil:
+		return retriesOverUDP
+	}
+	return refreshTries
+}
+
+// otherLead is a leg that could lead in the place of the one that does, or nil: the
+// server has answered by it, and it has not led yet.
+func (a *Agent) otherLead() *serverLeg {
+	for _, l := range a.servers {
+		if l != a.lead && l.usable() && l.nonce != nil && !l.led {
+			return l
+		}
+	}
+	return nil
+}
+
 // silent counts hellos without an answer, and says so in time.
 func (a *Agent) silent(l *serverLeg) {
 	if l.tries < helloTries {
 		return
 	}
+	a.noServer()
+}
+
+// noServer says that nothing answers, and looks now and then whether the server has
+// moved.
+func (a *Agent) noServer() {
 	a.unlink()
 	if a.silentFor++; a.silentFor%(4*len(a.servers)) == 1 {
 		a.emit(AgentAction{Op: AgentResolve})
 	}
-	a.report(ErrNoServer)
+	err := ErrNoServer
+	if a.streamErr != nil {
+		err = fmt.Errorf("%w (%w)", err, a.streamErr)
+	}
+	a.report(err)
 }
 
 // unproved counts Registers that nothing answered though hellos were, and begins
@@ -159,7 +225,10 @@ func (a *Agent) unlink() {
 	if a.primary == nil {
 		return
 	}
-	a.primary = nil
+	a.primary, a.said = nil, nil
+	for _, l := range a.servers {
+		l.attached = false
+	}
 	a.emit(AgentAction{Op: AgentLost})
 	a.failRequests()
 }
@@ -175,7 +244,7 @@ func (a *Agent) challenged(l *serverLeg, nonce []byte) {
 	switch {
 	case a.state == stateHello:
 		l.nextAt, l.challenged = time.Time{}, a.now
-		a.lead, a.state = l, stateProving
+		a.lead, a.state, l.led = l, stateProving, true
 		a.measure(l)
 		a.prove(l)
 	case a.state == stateProving && l == a.lead:
@@ -215,6 +284,7 @@ func (a *Agent) registered(l *serverLeg, e wire.Envelope, m *stun.Message) {
 		return
 	}
 	a.primary, a.handle, a.keys, a.window, a.sequence = l, e.Handle, keys, wire.Window{}, 0
+	a.byStream, a.streamErr = l.stream != nil, nil
 	a.window.Take(e.Sequence)
 	a.state, a.failures, a.silentFor, a.reported = stateUp, 0, 0, false
 	a.box = nil
@@ -229,10 +299,10 @@ func (a *Agent) registered(l *serverLeg, e wire.Envelope, m *stun.Message) {
 		q.tries, q.nextAt = 0, a.now // nothing sealed before is any good
 	}
 	a.openPlates()
-	a.settled, a.revision, a.observed = false, 0, nil // all of it is news
+	a.settled, a.revision, a.said = false, 0, nil // all of it is news
 	a.say(l, r, again)
 	for _, other := range a.servers {
-		if other != l {
+		if other.attached = other == l; other != l && other.usable() {
 			other.tries = 0
 			a.refresh(other)
 		}
@@ -244,7 +314,10 @@ func (a *Agent) registered(l *serverLeg, e wire.Envelope, m *stun.Message) {
 
 // alive notes that a leg's request was answered.
 func (a *Agent) alive(l *serverLeg) {
-	l.tries = 0
+	l.tries, l.attached = 0, true
+	if l.stream != nil {
+		l.stream.failures = 0
+	}
 	// A tenth of jitter keeps nodes that started together apart.
 	var b [1]byte
 	_, _ = a.cfg.Rand.Read(b[:])
@@ -257,12 +330,16 @@ func (a *Agent) say(l *serverLeg, r wire.Registered, again bool) {
 		a.displace()
 	}
 	settled := l == a.primary && !a.dirty
-	if !again && settled == a.settled && a.revision == r.Revision && slices.Equal(a.observed, r.Observed) {
+	if !again && settled == a.settled && a.revision == r.Revision && a.said == a.primary &&
+		slices.Equal(a.observed, r.Observed) && slices.Equal(a.observedTCP, r.ObservedTCP) {
 		return
 	}
-	a.revision, a.observed, a.settled = r.Revision, r.Observed, a.settled || settled
+	a.revision, a.observed, a.observedTCP, a.settled = r.Revision, r.Observed, r.ObservedTCP, a.settled || settled
+	a.said = a.primary
+	s := a.primary.stream
 	a.emit(AgentAction{
 		Op: AgentRegistered, To: a.primary.ServerEndpoint, Registered: r, Again: again, Settled: a.settled,
+		Stream: s != nil, TLS: s != nil && s.TLS,
 	})
 }
 
@@ -298,7 +375,7 @@ func (a *Agent) nudge(l *serverLeg) {
 
 // doubt brings a leg's next refresh forward.
 func (a *Agent) doubt(l *serverLeg) {
-	if a.state != stateUp || l.tries > 0 || a.now.Sub(l.doubted) < doubtPause {
+	if a.state != stateUp || l.tries > 0 || !l.usable() || a.now.Sub(l.doubted) < doubtPause {
 		return
 	}
 	l.doubted = a.now
@@ -310,7 +387,7 @@ func (a *Agent) leave() {
 		r := a.registration()
 		r.Gone = true
 		a.send(l, a.seal(stun.NewType(wire.Refresh, stun.ClassRequest), a.transaction(), l.nonce, r.Append(nil)))
-		a.primary = nil
+		a.primary, a.said = nil, nil
 		a.failRequests()
 	}
 	a.state, a.servers, a.lead, a.wasUp = stateIdle, nil, nil, false

@@ -38,8 +38,14 @@ type Op uint8
 const (
 	// Network names the Sockets that there are, and the Links' prefixes.
 	Network Op = iota + 1
-	// Resolved names the server's endpoints, one a family.
+	// Resolved names the server's endpoints, one a family, and in Streams those for
+	// connections.
 	Resolved
+	// Connected says that the connection Local to the server is open, From being what
+	// is at its other end; Disconnected that it could not be opened, or ended, with an
+	// Err.
+	Connected
+	Disconnected
 	// Mapped names the endpoints at which routers forward to our sockets.
 	Mapped
 	// Packet is a STUN packet that came by By.
@@ -79,6 +85,11 @@ const (
 	// it. One that cannot be opened is answered with a Bound from nowhere.
 	Bind
 	Unbind
+	// Connect asks to open the connection By.Local to the server, at By.To, or by the
+	// server's name if that is not valid, over TLS or plain TCP. Disconnect closes it,
+	// or gives it up.
+	Connect
+	Disconnect
 	// Resolve asks to look the server's name up again.
 	Resolve
 	// Servers names the endpoints that relayed data may come from.
@@ -124,8 +135,10 @@ type Input struct {
 	Sockets []path.LocalSocket
 	Links   []netip.Prefix
 	Servers []netip.AddrPort
+	Streams []rendezvous.StreamEndpoint
 	Mapped  []netip.AddrPort
 	Peers   []peer.ID
+	Err     error
 
 	Token    uint64
 	Lifetime time.Duration
@@ -145,6 +158,8 @@ type Action struct {
 	Servers    []netip.AddrPort
 	Event      path.Happening
 	Registered wire.Registered
+	Via        Via // of a Registered
+	TLS        bool
 	Report     *nat.Report
 	Settled    bool   // of a Registered: the server knows the latest that we said,
 	Accepting  bool   // and whether that was that we accept,
@@ -160,8 +175,9 @@ type Core struct {
 	cfg       Config
 	self      path.Self
 	agent     *rendezvous.Agent
-	resolved  []netip.AddrPort // where the server's name led
-	servers   []netip.AddrPort // those of them that we use
+	resolved  Input                       // where the server's name led
+	servers   []netip.AddrPort            // those of them that we use
+	streams   []rendezvous.ServerEndpoint // connections to it
 	sockets   []path.LocalSocket
 	mapped    []netip.AddrPort // by routers
 	up        bool             // registered
@@ -216,7 +232,12 @@ func (c *Core) Step(now time.Time, in Input, out []Action) (actions []Action, ne
 	case Network:
 		c.network(in)
 	case Resolved:
-		c.resolve(in.Servers)
+		c.resolved = in
+		c.resolve()
+	case Connected:
+		c.connected(in)
+	case Disconnected:
+		c.disconnected(in)
 	case Mapped:
 		c.mapping(in.Mapped)
 	case Packet:
@@ -301,7 +322,7 @@ func (c *Core) packet(in Input) {
 		c.stepMeasuring(nat.Input{Op: nat.Packet, Socket: s, From: in.By.To, Data: in.Data})
 		return
 	}
-	if in.By.Channel == 0 && slices.Contains(c.servers, in.By.To) {
+	if c.ofServer(in.By) {
 		c.fromServer(in)
 		return
 	}
@@ -350,8 +371,8 @@ func (c *Core) network(in Input) {
 	c.sockets = in.Sockets
 	c.self.Links = in.Links
 	c.gather()
-	if moved && c.resolved != nil {
-		c.resolve(c.resolved)
+	if moved && c.resolved.Op == Resolved {
+		c.resolve()
 	}
 	c.all(path.Input{Op: path.NetworkChanged})
 }

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"net/netip"
 	"slices"
 
 	"bodkin/internal/path"
@@ -14,6 +13,7 @@ import (
 func (c *Core) newAgent() {
 	agent, err := rendezvous.NewAgent(rendezvous.AgentConfig{
 		Key: c.cfg.Key, Server: c.cfg.Server, Instance: c.cfg.Instance, Rand: c.cfg.Rand,
+		NewStream: c.newStream,
 	})
 	if err != nil {
 		// The server's ID was checked when its URL was read.
@@ -36,15 +36,15 @@ func (c *Core) tell(in rendezvous.AgentInput) {
 func (c *Core) tickAgent() { c.tell(rendezvous.AgentInput{Op: rendezvous.AgentTick}) }
 
 func (c *Core) fromServer(in Input) {
-	c.tell(rendezvous.AgentInput{Op: rendezvous.AgentPacket, From: in.By.To, Data: in.Data})
+	c.tell(rendezvous.AgentInput{Op: rendezvous.AgentPacket, Local: uint32(in.By.Local), From: in.By.To, Data: in.Data})
 }
 
 // resolve takes in where the server is: an endpoint for each of our families.
-func (c *Core) resolve(addrs []netip.AddrPort) {
+func (c *Core) resolve() {
 	var legs []rendezvous.ServerEndpoint
-	c.resolved, c.servers = addrs, nil
+	c.servers = nil
 	for _, s := range c.sockets {
-		for _, a := range addrs {
+		for _, a := range c.resolved.Servers {
 			if s.Bound.Addr().Is4() == a.Addr().Is4() {
 				legs = append(legs, rendezvous.ServerEndpoint{Local: uint32(s.Local), Addr: a})
 				c.servers = append(c.servers, a)
@@ -52,8 +52,10 @@ func (c *Core) resolve(addrs []netip.AddrPort) {
 			}
 		}
 	}
-	c.emit(Action{Op: Servers, Servers: c.servers})
-	c.tell(rendezvous.AgentInput{Op: rendezvous.AgentServers, Servers: legs})
+	c.tellServers()
+	c.tell(rendezvous.AgentInput{
+		Op: rendezvous.AgentServers, Servers: legs, Streams: c.resolved.Streams,
+	})
 }
 
 // describe tells the server how this node may be reached.
@@ -97,6 +99,10 @@ func (c *Core) do(a rendezvous.AgentAction) {
 	switch a.Op {
 	case rendezvous.AgentSend:
 		c.emit(Action{Op: Send, By: path.Key{Local: punch.Local(a.To.Local), To: a.To.Addr}, Data: a.Data})
+	case rendezvous.AgentConnect:
+		c.connect(a)
+	case rendezvous.AgentDisconnect:
+		c.disconnect(a)
 	case rendezvous.AgentRegistered:
 		c.registered(a)
 	case rendezvous.AgentFailed:
@@ -148,7 +154,7 @@ func (c *Core) do(a rendezvous.AgentAction) {
 func (c *Core) registered(a rendezvous.AgentAction) {
 	moved := len(c.self.Side.Observed) > 0 && len(a.Registered.Observed) > 0 &&
 		c.self.Side.Observed[0] != a.Registered.Observed[0]
-	c.self.Side.Observed = a.Registered.Observed
+	c.self.Side.Observed, c.self.Side.ObservedTCP = a.Registered.Observed, a.Registered.ObservedTCP
 	if moved {
 		c.self.Moves++
 		c.gather()
@@ -157,7 +163,9 @@ func (c *Core) registered(a rendezvous.AgentAction) {
 	for _, m := range c.members {
 		c.relays(m, a)
 	}
-	c.emit(Action{Op: Registered, Registered: a.Registered, Settled: a.Settled, Accepting: c.accepting, Admits: c.admits})
+	c.emit(Action{
+		Op: Registered, Registered: a.Registered, Via: viaOf(a), Settled: a.Settled, Accepting: c.accepting, Admits: c.admits,
+	})
 	if !c.up || a.Again {
 		c.up = true
 		c.all(path.Input{Op: path.ServerUp})

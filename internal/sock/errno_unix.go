@@ -11,4 +11,6 @@ var errnosPassing = []syscall.Errno{
 	syscall.ENETDOWN, syscall.EMSGSIZE, syscall.EINTR, syscall.ENOBUFS, syscall.ENOMEM,
 }
 
+var errnosPortTaken = []syscall.Errno{syscall.EADDRINUSE, syscall.EADDRNOTAVAIL, syscall.EACCES}
+
 var errnosNoFamily = []syscall.Errno{syscall.EAFNOSUPPORT, syscall.EADDRNOTAVAIL}

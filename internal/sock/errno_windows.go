@@ -15,4 +15,6 @@ var errnosPassing = []syscall.Errno{
 	windows.ERROR_PORT_UNREACHABLE, windows.ERROR_MORE_DATA,
 }
 
+var errnosPortTaken = []syscall.Errno{windows.WSAEADDRINUSE, windows.WSAEADDRNOTAVAIL, windows.WSAEACCES}
+
 var errnosNoFamily = []syscall.Errno{windows.WSAEAFNOSUPPORT, windows.WSAEADDRNOTAVAIL, windows.WSAEPROTONOSUPPORT}

@@ -46,6 +46,10 @@ func DialTCP(ctx context.Context, network string, local, remote netip.AddrPort, 
 	return conn, nil
 }
 
+// PortTaken reports whether err, of [DialTCP], says that something else has the local
+// port, or an older connection from there to the same endpoint.
+func PortTaken(err error) bool { return isErrno(err, errnosPortTaken) }
+
 // ListenTCP listens on a port from which others may connect with [DialTCP].
 func ListenTCP(ctx context.Context, network string, local netip.AddrPort) (net.Listener, error) {
 	c := net.ListenConfig{

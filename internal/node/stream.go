@@ -1,0 +1,93 @@
+package node
+
+import (
+	"slices"
+
+	"bodkin/internal/path"
+	"bodkin/punch"
+	"bodkin/rendezvous"
+)
+
+// Connections to the server: the agent says when there is one, the driver opens it,
+// and from then on it is a Local like any other. What peers punch by TCP are other
+// Locals.
+
+// newStream numbers a connection.
+func (c *Core) newStream() uint32 { return uint32(c.self.NewLocal(punch.TCP)) }
+
+// connect passes on that the agent wants a connection.
+func (c *Core) connect(a rendezvous.AgentAction) {
+	c.streams = append(c.streams, rendezvous.ServerEndpoint{Local: a.To.Local})
+	c.emit(Action{Op: Connect, By: path.Key{Local: punch.Local(a.To.Local), To: a.To.Addr}, TLS: a.TLS})
+}
+
+// disconnect passes on that the agent has no use for a connection any more.
+func (c *Core) disconnect(a rendezvous.AgentAction) {
+	c.forgetStream(a.To.Local)
+	c.emit(Action{Op: Disconnect, By: path.Key{Local: punch.Local(a.To.Local)}})
+}
+
+func (c *Core) forgetStream(local uint32) {
+	c.streams = slices.DeleteFunc(c.streams, func(s rendezvous.ServerEndpoint) bool { return s.Local == local })
+	c.tellServers()
+}
+
+// connected takes in that a connection is open.
+func (c *Core) connected(in Input) {
+	for i, s := range c.streams {
+		if s.Local == uint32(in.Local) {
+			c.streams[i].Addr = in.From
+			c.tellServers()
+			c.tell(rendezvous.AgentInput{Op: rendezvous.AgentConnected, Local: s.Local, From: in.From})
+		}
+	}
+}
+
+// disconnected takes in that a connection could not be opened, or ended.
+func (c *Core) disconnected(in Input) {
+	c.forgetStream(uint32(in.Local))
+	c.tell(rendezvous.AgentInput{Op: rendezvous.AgentDisconnected, Local: uint32(in.Local), Err: in.Err})
+}
+
+// ofServer reports whether a packet came from the server, by UDP or by a connection.
+func (c *Core) ofServer(by path.Key) bool {
+	if by.Channel != 0 {
+		return false
+	}
+	if by.Local.Transport() == punch.TCP {
+		return slices.Contains(c.streams, rendezvous.ServerEndpoint{Local: uint32(by.Local), Addr: by.To})
+	}
+	return slices.Contains(c.servers, by.To)
+}
+
+// tellServers names the endpoints that relayed data may come from.
+func (c *Core) tellServers() {
+	all := slices.Clone(c.servers)
+	for _, s := range c.streams {
+		if s.Addr.IsValid() && !slices.Contains(all, s.Addr) {
+			all = append(all, s.Addr)
+		}
+	}
+	c.emit(Action{Op: Servers, Servers: all})
+}
+
+// viaOf is by what the server is reached.
+func viaOf(a rendezvous.AgentAction) Via {
+	switch {
+	case a.TLS:
+		return ViaTLS
+	case a.Stream:
+		return ViaTCP
+	}
+	return ViaUDP
+}
+
+// Via is by what the server is reached.
+type Via string
+
+// Ways to the server.
+const (
+	ViaUDP Via = "udp"
+	ViaTCP Via = "tcp"
+	ViaTLS Via = "tls"
+)
