@@ -29,7 +29,8 @@ type Config struct {
 
 	// Peers are those who may connect to this node, and learn its addresses
 	// from the server. With nil, everybody who knows this node's ID may. There
-	// can be [rendezvous.MaxPeers] of them. [Node.SetPeers] changes them.
+	// can be [rendezvous.MaxPeers] of them. [Node.SetPeers] changes them, and
+	// [Node.Admit] adds one for a while.
 	Peers []peer.ID
 	// Allow, if not nil, decides about each connection that has been
 	// authenticated: this peer, to this service.

@@ -88,6 +88,70 @@ func TestPairingMakesTwoNodesKnownToEachOther(t *testing.T) {
 	}
 }
 
+// A guest is let in to one service, until the end, whatever else the policy says.
+func TestGuestsMayUseOneService(t *testing.T) {
+	t.Parallel()
+	s, _ := startServer(t, rendezvous.ServerConfig{})
+	url, ctx := localURL(s), testContext(t)
+	a := startNode(t, bodkin.Config{
+		Server: url, Peers: []peer.ID{newKey(t).ID()}, Allow: func(peer.ID, string) bool { return false },
+	})
+	b := startNode(t, bodkin.Config{Server: url})
+	echo(t, a, "echo")
+	echo(t, a, "other")
+	if _, err := a.Admit(b.ID(), ""); err == nil {
+		t.Error("admitted to a service without a name")
+	}
+	end, err := a.Admit(b.ID(), "echo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := a.Admit(b.ID(), "echo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.WaitRegistered(ctx); err != nil {
+		t.Fatal(err)
+	}
+	refused := func(service string) bool {
+		t.Helper()
+		c, err := b.Dial(ctx, a.ID(), service)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = c.Abort() }()
+		var refused *bodkin.RefusedError
+		if _, err := c.Write([]byte("x")); err != nil {
+			return errors.As(err, &refused)
+		}
+		_, err = c.Read(make([]byte, 1))
+		return errors.As(err, &refused)
+	}
+	if refused("echo") || !refused("other") {
+		t.Error("a guest may use the wrong service")
+	}
+	again()
+	again()
+	if refused("echo") {
+		t.Error("of two admissions one is left, and it is refused")
+	}
+	end()
+	if !refused("echo") {
+		t.Error("still let in after the end")
+	}
+	var ends []func()
+	for {
+		end, err := a.Admit(newKey(t).ID(), "echo")
+		if err != nil {
+			break
+		}
+		ends = append(ends, end)
+	}
+	if len(ends) != rendezvous.MaxPeers-1 {
+		t.Errorf("%d guests", len(ends))
+	}
+}
+
 func TestCodesAreGoodForOneTry(t *testing.T) {
 	t.Parallel()
 	s, _ := startServer(t, rendezvous.ServerConfig{})

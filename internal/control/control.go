@@ -8,6 +8,7 @@
 //	stream.go   a connection through the node
 //	packets.go  datagrams beside it
 //	listen.go   connections that peers open, for a command
+//	pairing.go  codes, and guests
 //	frame.go    what such a connection looks like on the socket
 //	place.go    where the socket is
 package control
@@ -16,6 +17,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"time"
 
 	"bodkin"
 	"bodkin/internal/app/forward"
@@ -30,6 +32,11 @@ type Node interface {
 	Ping(ctx context.Context, id peer.ID) (bodkin.Pong, error)
 	Explain(ctx context.Context, id peer.ID) (bodkin.Explanation, error)
 	Status(ctx context.Context) (bodkin.Status, error)
+	// Invite makes a code that is good for life; Join uses one.
+	Invite(ctx context.Context, life time.Duration) (Invitation, error)
+	Join(ctx context.Context, code string) (peer.ID, error)
+	// Admit lets one more peer in, to one service, until end is called.
+	Admit(ctx context.Context, id peer.ID, service string) (end func(), err error)
 	// Shutdown lets go of the node: one of our own ends, a running one runs on.
 	Shutdown(ctx context.Context) error
 }
@@ -104,10 +111,10 @@ type Error struct {
 	Reason  string  `json:"reason,omitempty"`
 }
 
-// Unwrap is the refusal, if it is one.
+// Unwrap is the refusal, if it is one, or what is wrong with a code.
 func (e *Error) Unwrap() error {
 	if e.Kind != KindRefused {
-		return nil
+		return codeErrors[e.Kind]
 	}
 	return &bodkin.RefusedError{Peer: e.Peer, Service: e.Service, Reason: e.Reason}
 }
@@ -128,6 +135,8 @@ func errorOf(err error) *Error {
 		e.Kind = KindDisplaced
 	case errors.Is(err, bodkin.ErrNotReachable), errors.Is(err, bodkin.ErrNoAnswer):
 		e.Kind = KindNotReachable
+	case codeKind(err) != "":
+		e.Kind = codeKind(err)
 	}
 	return e
 }

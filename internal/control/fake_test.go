@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"bodkin"
 	"bodkin/internal/app/forward"
@@ -24,6 +25,19 @@ type fake struct {
 	ping   func(ctx context.Context) (bodkin.Pong, error)
 
 	explain func() (bodkin.Explanation, error)
+	invite  func(life time.Duration) (Invitation, error)
+	join    func(code string) (peer.ID, error)
+	admit   func(id peer.ID, service string) (func(), error)
+}
+
+func (f *fake) Invite(_ context.Context, life time.Duration) (Invitation, error) {
+	return f.invite(life)
+}
+
+func (f *fake) Join(_ context.Context, code string) (peer.ID, error) { return f.join(code) }
+
+func (f *fake) Admit(_ context.Context, id peer.ID, service string) (func(), error) {
+	return f.admit(id, service)
 }
 
 func (f *fake) Explain(context.Context, peer.ID) (bodkin.Explanation, error) { return f.explain() }

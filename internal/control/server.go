@@ -51,6 +51,9 @@ func Serve(id peer.ID, n Node) (*Server, error) {
 	mux.HandleFunc("POST /explain/{peer}", s.explain)
 	mux.HandleFunc("POST /dial/{peer}", s.dial)
 	mux.HandleFunc("POST /listen", s.listen)
+	mux.HandleFunc("POST /invite", s.invite)
+	mux.HandleFunc("POST /join", s.join)
+	mux.HandleFunc("POST /admit/{peer}", s.admit)
 	mux.HandleFunc("POST /accept/{number}", s.accept)
 	s.http = &http.Server{Handler: mux, BaseContext: func(net.Listener) context.Context { return s.ctx }}
 	go func() {
