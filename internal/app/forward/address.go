@@ -50,10 +50,14 @@ func ParseTarget(text string) (Endpoint, error) {
 	e, err := parse(text, "localhost")
 	if err == nil && e.Network != Unix {
 		host, port, _ := net.SplitHostPort(e.Address)
+		if host == "" {
+			host = "localhost"
+			e.Address = net.JoinHostPort(host, port)
+		}
 		switch {
 		case port == "0":
 			err = errors.New("port 0 cannot be connected to")
-		case host == "" || host == "*":
+		case host == "*":
 			err = errors.New("a target is one host")
 		}
 	}

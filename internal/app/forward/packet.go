@@ -9,7 +9,7 @@ import (
 
 // A datagram of a flow travels beside its stream, behind one byte that says what
 // follows: contextWhole the datagram (RFC 9298 §5 uses 0 for the same), contextFirst
-// and contextSecond its halves, behind a number that both have (1 byte). What does not
+// and contextSecond its halves, behind a number that both have (2 bytes). What does not
 // fit into two is too large to be lost as easily as that: it travels in the stream, as
 // a frame. So does everything that is sent before the reply has come.
 const (
@@ -20,7 +20,8 @@ const (
 
 const (
 	maxWhole = bodkin.MaxDatagram - 1
-	maxHalf  = bodkin.MaxDatagram - 2
+	maxHalf  = bodkin.MaxDatagram - halfHead
+	halfHead = 3
 	// maxUDP is the largest payload of a UDP datagram over IPv6; over IPv4 it is 20
 	// bytes less.
 	maxUDP = 1<<16 - 1 - 8
@@ -57,7 +58,7 @@ func readFrame(r io.Reader, buf []byte) (kind byte, body []byte, err error) {
 
 // splitter turns datagrams into packets.
 type splitter struct {
-	number byte
+	number uint16
 	buf    []byte
 }
 
@@ -71,9 +72,10 @@ func (s *splitter) packets(b []byte) (first, second []byte) {
 	case len(b) <= 2*maxHalf:
 		s.number++
 		half := (len(b) + 1) / 2
-		s.buf = append(append(s.buf[:0], contextFirst, s.number), b[:half]...)
-		s.buf = append(append(s.buf, contextSecond, s.number), b[half:]...)
-		return s.buf[:half+2], s.buf[half+2:]
+		s.buf = binary.BigEndian.AppendUint16(append(s.buf[:0], contextFirst), s.number)
+		s.buf = append(append(s.buf, b[:half]...), contextSecond)
+		s.buf = append(binary.BigEndian.AppendUint16(s.buf, s.number), b[half:]...)
+		return s.buf[:half+halfHead], s.buf[half+halfHead:]
 	}
 	return nil, nil
 }
@@ -83,7 +85,7 @@ func (s *splitter) packets(b []byte) (first, second []byte) {
 type joiner struct {
 	halves [16]struct {
 		waits  bool
-		number byte
+		number uint16
 		kind   byte
 		data   []byte
 	}
@@ -99,11 +101,11 @@ func (j *joiner) join(b []byte) (datagram []byte, whole bool) {
 	if b[0] == contextWhole {
 		return b[1:], true
 	}
-	if b[0] > contextSecond || len(b) < 2 {
+	if b[0] > contextSecond || len(b) < halfHead {
 		return nil, false
 	}
-	kind, number, data := b[0], b[1], b[2:]
-	h := &j.halves[number%byte(len(j.halves))]
+	kind, number, data := b[0], binary.BigEndian.Uint16(b[1:]), b[halfHead:]
+	h := &j.halves[int(number)%len(j.halves)]
 	if !h.waits || h.number != number || h.kind == kind {
 		h.waits, h.number, h.kind = true, number, kind
 		h.data = append(h.data[:0], data...)

@@ -55,7 +55,9 @@ func ParseRule(text string) (r Rule, err error) {
 		r.Path = e.Address
 		return r, nil
 	}
-	r.Host, _, _ = net.SplitHostPort(e.Address)
+	if r.Host, _, _ = net.SplitHostPort(e.Address); r.Host == "" {
+		r.Host = "localhost"
+	}
 	first, last, both := strings.Cut(ports, "-")
 	if !both {
 		last = first
