@@ -134,7 +134,7 @@ func (r *Registry) affordsPlate(g *registration) bool {
 
 // prefix is the network that a node is in, for limits.
 func (g *registration) prefix() netip.Prefix {
-	return prefixOf(g.legs[g.primary].place.endpoint().Addr())
+	return prefixOf(g.leg(g.primary).place.endpoint().Addr())
 }
 
 // addPlate makes a nameplate. A number that is not taken is found at once: there are
@@ -232,7 +232,7 @@ func (r *Registry) mayWrite(g *registration, number wire.Plate) int {
 func (r *Registry) affordsJoin(g *registration) bool {
 	high, low := binary.BigEndian.Uint64(g.id[:]), binary.BigEndian.Uint64(g.id[8:])
 	return r.plates.joinsBy.takeFor(r.now, high, low, r.limits.Joins) &&
-		r.plates.joinsFrom.take(r.now, g.legs[g.primary].place.endpoint().Addr(), joinsOfPrefix(r.limits.Joins))
+		r.plates.joinsFrom.take(r.now, g.leg(g.primary).place.endpoint().Addr(), joinsOfPrefix(r.limits.Joins))
 }
 
 // joinsOfPrefix is how many first letters may come from a network: those of a few
