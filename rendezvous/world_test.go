@@ -29,6 +29,7 @@ type world struct {
 	servers map[netip.AddrPort]*serverSocket
 	ticks   map[*Registry]time.Time
 	nodes   []*node
+	conns   []*conn // by the server's number, from firstStream
 	// tamper, if set, sees each packet and says what arrives instead.
 	tamper func(p packet) []packet
 	seen   []packet // everything that was sent
@@ -84,6 +85,21 @@ type node struct {
 	next     time.Time
 	done     []done
 	received []relayed
+	// blocked says what the node's network does not let through: "udp", "tcp" or "tls".
+	blocked map[string]bool
+	dialled []string // over "tcp" or "tls", in order
+	streams uint32
+}
+
+// conn is a connection of a node to its server.
+type conn struct {
+	node   *node
+	local  uint32 // the node's number
+	number int    // the server's
+	kind   string
+	to     netip.AddrPort
+	from   netip.AddrPort
+	open   bool
 }
 
 type done struct {
@@ -139,14 +155,14 @@ func (w *world) stop(addrs ...netip.AddrPort) {
 // node makes a node with an IPv4 socket (1), and with an IPv6 socket (2) if six.
 func (w *world) node(name string, key peer.Key, six bool) *node {
 	n := len(w.nodes) + 1
-	nd := &node{w: w, name: name, key: key, public: map[uint32]netip.AddrPort{}}
+	nd := &node{w: w, name: name, key: key, public: map[uint32]netip.AddrPort{}, blocked: map[string]bool{}, streams: 1000}
 	nd.public[1] = netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, byte(n >> 8), byte(n)}), uint16(4000+n))
 	if six {
 		a := netip.MustParseAddr("2001:db8:1::").As16()
 		binary.BigEndian.PutUint16(a[14:], uint16(n))
 		nd.public[2] = netip.AddrPortFrom(netip.AddrFrom16(a), uint16(4000+n))
 	}
-	agent, err := NewAgent(AgentConfig{Key: key, Server: serverKey.ID(), Instance: uint64(n), Rand: seeded{w.rng}})
+	agent, err := NewAgent(AgentConfig{Key: key, Server: serverKey.ID(), Instance: uint64(n), Rand: seeded{w.rng}, NewStream: nd.newStream})
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -178,6 +194,64 @@ func (n *node) find(addrs ...netip.AddrPort) {
 	n.step(AgentInput{Op: AgentServers, Servers: servers})
 }
 
+// findAll tells it where its server is over TCP and TLS, too.
+func (n *node) findAll() {
+	n.step(AgentInput{
+		Op: AgentServers, Servers: []ServerEndpoint{{1, server4}},
+		Streams: []StreamEndpoint{{server4, false}, {server4TLS, true}},
+	})
+}
+
+var server4TLS = ap("192.0.2.1:443")
+
+func (n *node) newStream() uint32 {
+	n.streams++
+	return n.streams
+}
+
+// connect opens a connection, a round trip later if the network lets it through.
+func (n *node) connect(a AgentAction) {
+	kind := "tcp"
+	if a.TLS {
+		kind = "tls"
+	}
+	n.dialled = append(n.dialled, kind)
+	w := n.w
+	c := &conn{node: n, local: a.To.Local, number: firstStream + len(w.conns), kind: kind, to: a.To.Addr}
+	c.from = netip.AddrPortFrom(n.public[1].Addr(), uint16(50000+len(w.conns)))
+	w.conns = append(w.conns, c)
+	if n.blocked[kind] || w.servers[server4] == nil {
+		w.at(w.now.Add(2*w.delay), func() { n.step(AgentInput{Op: AgentDisconnected, Local: c.local}) })
+		return
+	}
+	w.at(w.now.Add(2*w.delay), func() {
+		c.open = true
+		n.step(AgentInput{Op: AgentConnected, Local: c.local, From: c.to})
+	})
+}
+
+// conn is the node's connection of that number, or nil.
+func (n *node) conn(local uint32) *conn {
+	i := slices.IndexFunc(n.w.conns, func(c *conn) bool { return c.node == n && c.local == local })
+	if i < 0 {
+		return nil
+	}
+	return n.w.conns[i]
+}
+
+// cut ends a node's connections, and those that are to come if it is blocked.
+func (n *node) cut() {
+	for _, c := range n.w.conns {
+		if c.node == n && c.open {
+			c.open = false
+			if s := n.w.servers[server4]; s != nil {
+				s.registry.Hangup(c.number)
+			}
+			n.step(AgentInput{Op: AgentDisconnected, Local: c.local})
+		}
+	}
+}
+
 func (n *node) registered() bool { return n.agent.primary != nil && n.agent.settled }
 
 func (n *node) did(op AgentOp) (out []done) {
@@ -205,9 +279,24 @@ func (n *node) step(in AgentInput) {
 	var out []AgentAction
 	out, n.next = n.agent.Step(w.now, in, nil)
 	for _, a := range out {
-		if a.Op == AgentSend {
-			w.send(packet{from: n.public[a.To.Local], to: a.To.Addr, data: a.Data})
+		switch a.Op {
+		case AgentSend:
+			if c := n.conn(a.To.Local); c != nil {
+				w.stream(c, a.Data)
+			} else {
+				w.send(packet{from: n.public[a.To.Local], to: a.To.Addr, data: a.Data})
+			}
 			continue
+		case AgentConnect:
+			n.connect(a)
+		case AgentDisconnect:
+			if c := n.conn(a.To.Local); c != nil && c.open {
+				c.open = false
+				if s := w.servers[server4]; s != nil {
+					w.at(w.now.Add(w.delay), func() { s.registry.Hangup(c.number) })
+				}
+			}
+		default:
 		}
 		n.done = append(n.done, done{w.now, a})
 	}
@@ -255,8 +344,45 @@ func (w *world) introduce(a, b *node) (ca, cb wire.Channel) {
 
 // say sends data on a relay channel.
 func (n *node) say(c wire.Channel, data string) {
-	p := n.agent.primary
-	n.w.send(packet{from: n.public[p.Local], to: p.Addr, data: wire.AppendChannelData(nil, c, []byte(data))})
+	p, b := n.agent.primary, wire.AppendChannelData(nil, c, []byte(data))
+	if p.stream != nil {
+		n.w.stream(n.conn(p.Local), b)
+		return
+	}
+	n.w.send(packet{from: n.public[p.Local], to: p.Addr, data: b})
+}
+
+// stream carries a message over a connection to the server.
+func (w *world) stream(c *conn, data []byte) {
+	data = slices.Clone(data)
+	w.at(w.now.Add(w.delay), func() {
+		s := w.servers[server4]
+		if s == nil || !c.open || c.node.blocked[c.kind] {
+			return
+		}
+		out, next := s.registry.Step(w.now, c.number, c.from, data, nil)
+		w.answers(s.addrs, out)
+		w.tick(s.registry, s.addrs, next)
+	})
+}
+
+// streamed hands a message to the node at the other end.
+func (w *world) streamed(c *conn, o Outgoing) {
+	data := slices.Clone(o.Data)
+	w.at(w.now.Add(w.delay), func() {
+		if c.open && !c.node.blocked[c.kind] {
+			c.node.take(c.local, c.to, data)
+		}
+	})
+}
+
+// take gives a packet to the node.
+func (n *node) take(local uint32, from netip.AddrPort, data []byte) {
+	if c, d, ok := wire.ParseChannelData(data); ok {
+		n.received = append(n.received, relayed{n.w.now, c, string(d)})
+		return
+	}
+	n.step(AgentInput{Op: AgentPacket, Local: local, From: from, Data: data})
 }
 
 // at has something done at a time.
@@ -299,18 +425,19 @@ func (w *world) deliver(p packet) {
 			if public != p.to {
 				continue
 			}
-			if c, d, ok := wire.ParseChannelData(data); ok {
-				n.received = append(n.received, relayed{w.now, c, string(d)})
-				continue
+			if !n.blocked["udp"] {
+				n.take(local, p.from, data)
 			}
-			_ = local
-			n.step(AgentInput{Op: AgentPacket, From: p.from, Data: data})
 		}
 	}
 }
 
 func (w *world) answers(addrs []netip.AddrPort, out []Outgoing) {
 	for _, o := range out {
+		if isStream(o.Local) {
+			w.streamed(w.conns[o.Local-firstStream], o)
+			continue
+		}
 		w.send(packet{from: addrs[o.Local], to: o.To, data: o.Data})
 	}
 }
