@@ -100,6 +100,7 @@ type conn struct {
 	to     netip.AddrPort
 	from   netip.AddrPort
 	open   bool
+	gone   bool // the node has given it up
 }
 
 type done struct {
@@ -225,6 +226,9 @@ func (n *node) connect(a AgentAction) {
 		return
 	}
 	w.at(w.now.Add(2*w.delay), func() {
+		if c.gone {
+			return
+		}
 		c.open = true
 		n.step(AgentInput{Op: AgentConnected, Local: c.local, From: c.to})
 	})
@@ -290,7 +294,8 @@ func (n *node) step(in AgentInput) {
 		case AgentConnect:
 			n.connect(a)
 		case AgentDisconnect:
-			if c := n.conn(a.To.Local); c != nil && c.open {
+			c := n.conn(a.To.Local)
+			if c.gone = true; c.open {
 				c.open = false
 				if s := w.servers[server4]; s != nil {
 					w.at(w.now.Add(w.delay), func() { s.registry.Hangup(c.number) })
