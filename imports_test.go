@@ -83,6 +83,7 @@ var guests = map[string][]string{
 	"github.com/spf13":               {"internal/cli"},
 	"github.com/vishvananda/netlink": {"natlab/netbed"},
 	"github.com/vishvananda/netns":   {"natlab/netbed"},
+	"rsc.io/qr":                      {"internal/cli"},
 }
 
 // The imports are read with go/parser, from all files whatever system they are

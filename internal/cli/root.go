@@ -106,7 +106,7 @@ func (a *app) root() *cobra.Command {
 	root.PersistentFlags().StringVar(&a.configFlag, "config", "", "`FILE` with settings and the address book (default: bodkin/config.toml in the configuration folder)")
 	root.PersistentFlags().BoolVarP(&a.verbose, "verbose", "v", false, "log what happens to standard error")
 	root.AddCommand(
-		a.serveCommand(), a.idCommand(), a.peerCommand(), a.listenCommand(), a.dialCommand(), a.forwardCommand(),
+		a.serveCommand(), a.idCommand(), a.peerCommand(), a.inviteCommand(), a.joinCommand(), a.listenCommand(), a.dialCommand(), a.forwardCommand(),
 		a.servePortCommand(), a.sendCommand(), a.receiveCommand(), a.pingCommand(),
 		a.checkCommand(), a.whyCommand(), a.statusCommand(), a.mapCommand(), a.labCommand(), a.versionCommand(), a.manCommand(),
 		configTopic(), exitCodesTopic(),
