@@ -41,6 +41,7 @@ type knownPeer struct {
 	changes  []Event // of the routes
 	failures int
 	err      error
+	told     string // the latest failure; empty since an introduction
 }
 
 // measured takes in what is known of our NAT.
@@ -138,13 +139,16 @@ const maxChanges = 16
 
 // happened remembers what changed a peer's routes.
 func (k *known) happened(overlay netip.Addr, e Event) {
-	switch e.Kind {
-	case EventRouteConfirmed, EventRouteLost, EventSwitched:
-	default:
-		return
-	}
 	k.change(func() {
 		p := k.peer(overlay)
+		switch e.Kind {
+		case EventRouteConfirmed, EventRouteLost, EventSwitched:
+		case EventIntroduced:
+			p.told = ""
+			return
+		default:
+			return
+		}
 		if len(p.changes) == maxChanges {
 			p.changes = p.changes[:copy(p.changes, p.changes[1:])]
 		}
@@ -152,11 +156,14 @@ func (k *known) happened(overlay netip.Addr, e Event) {
 	})
 }
 
-func (k *known) failed(overlay netip.Addr, err error) {
+// failed reports whether this is news: the first failure, or another one than before.
+func (k *known) failed(overlay netip.Addr, err error) (news bool) {
 	k.change(func() {
 		p := k.peer(overlay)
-		p.failures, p.err = p.failures+1, err
+		news = p.told != err.Error()
+		p.failures, p.err, p.told = p.failures+1, err, err.Error()
 	})
+	return news
 }
 
 // seenAt is where the server sees this node, over UDP if it does.

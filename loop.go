@@ -15,13 +15,15 @@ import (
 
 const (
 	// networkEvery is how often the interfaces are looked at for a change, where
-	// the system does not tell, and the clocks for a sleep.
+	// the system does not tell, and clocksEvery how often the clocks for a sleep.
 	networkEvery = 5 * time.Second
+	clocksEvery  = time.Second
 	// settleTime is how long a network that changes is left to it: changes come
 	// many at a time.
 	settleTime = 100 * time.Millisecond
-	// slept is how far the wall clock gets ahead of the other one when a machine
-	// has been asleep; a clock that is being set is not.
+	// slept is how much longer than it should take there may be between two looks at
+	// the clocks, before the machine counts as having been asleep: mappings outlive
+	// that.
 	slept = 10 * time.Second
 )
 
@@ -32,8 +34,9 @@ func (n *Node) loop() {
 	defer l.end()
 	l.network()
 	l.resolve()
-	look := time.NewTicker(networkEvery)
+	look, clocks := time.NewTicker(networkEvery), time.NewTicker(clocksEvery)
 	defer look.Stop()
+	defer clocks.Stop()
 	changes, settled := n.changes(), (<-chan time.Time)(nil)
 	defer func() {
 		for changes != nil { // nothing outlives Close
@@ -52,6 +55,8 @@ func (n *Node) loop() {
 			l.step(node.Input{Op: node.Tick})
 		case <-look.C:
 			l.look(false)
+		case <-clocks.C:
+			l.clocks()
 		case _, ok := <-changes:
 			if settled == nil {
 				settled = time.After(settleTime)
@@ -80,20 +85,34 @@ func (n *Node) changes() <-chan struct{} {
 	return c
 }
 
-// look looks at the interfaces, and whether the machine was asleep. Where something
-// is known to have changed and no address did, a route may lead elsewhere now.
+// look looks at the interfaces. Where something is known to have changed and no
+// address did, a route may lead elsewhere now.
 func (l *loop) look(changed bool) {
-	now := time.Now()
-	wall, awake := now.Round(0).Sub(l.looked.Round(0)), now.Sub(l.looked)
-	asleep := !l.looked.IsZero() && wall-awake >= slept
-	l.looked = now
-	if !l.network() && (changed || asleep) {
+	if !l.network() && changed {
 		l.step(node.Input{Op: node.Doubt})
 	}
 }
 
+// clocks looks whether the machine was asleep: whoever forgot us meanwhile, NATs, the
+// server and peers, is to know us again before anybody waits for it.
+func (l *loop) clocks() {
+	now := time.Now()
+	wall, awake := now.Round(0).Sub(l.looked.Round(0)), now.Sub(l.looked)
+	if !l.looked.IsZero() && asleep(wall, awake, clocksEvery) {
+		l.node.cfg.Logger.Info("woke up", "after", max(wall, awake).Round(time.Second))
+		l.look(true)
+	}
+	l.looked = now
+}
+
+// asleep reports whether so much time by the wall clock, and by the one that never
+// goes back, is more than should have passed. That one stands still while a machine
+// sleeps, and on some systems goes on; both go on where a process was stopped. A clock
+// that is set forward passes for a sleep, which costs some packets.
+func asleep(wall, awake, should time.Duration) bool { return max(wall, awake)-should >= slept }
+
 type loop struct {
-	looked   time.Time // when the interfaces last were
+	looked   time.Time // when the clocks last were
 	node     *Node
 	timer    *time.Timer
 	out      []node.Action
@@ -157,7 +176,7 @@ func (l *loop) do(a node.Action) {
 	case node.Unhear:
 		n.path.Unhear(a.By)
 	case node.Publish:
-		n.path.Publish(a.Overlay, a.Routes)
+		afresh := n.path.Publish(a.Overlay, a.Routes)
 		for _, r := range a.Routes {
 			if s := l.extra[r.Local]; s != nil {
 				s.Grow()
@@ -166,6 +185,9 @@ func (l *loop) do(a node.Action) {
 		n.known.routes(a.Overlay, a.Routes)
 		if len(a.Routes) > 0 {
 			n.sessions.Prefer(a.Overlay, a.Routes[0].Transport())
+		}
+		if afresh {
+			n.sessions.Afresh(a.Overlay)
 		}
 	case node.Happened:
 		n.happened(a)
@@ -251,7 +273,9 @@ func (n *Node) happened(a node.Action) {
 		e.Kind, e.Route = EventSwitched, routeOf(h.Route)
 	case path.Failed:
 		e.Kind, e.Reason = EventFailed, h.Err.Error()
-		n.known.failed(a.Overlay, h.Err)
+		if !n.known.failed(a.Overlay, h.Err) {
+			return // it is asked for again and again
+		}
 	case path.Restarted:
 		n.sessions.CloseSession(a.Overlay)
 		return

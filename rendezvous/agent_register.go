@@ -373,13 +373,19 @@ func (a *Agent) nudge(l *serverLeg) {
 	a.refresh(l)
 }
 
-// doubt brings a leg's next refresh forward.
+// doubt brings a leg's next refresh forward, or, where the server has been silent, the
+// next hello: it may be there again.
 func (a *Agent) doubt(l *serverLeg) {
-	if a.state != stateUp || l.tries > 0 || !l.usable() || a.now.Sub(l.doubted) < doubtPause {
+	if !l.usable() || a.now.Sub(l.doubted) < doubtPause {
 		return
 	}
-	l.doubted = a.now
-	a.refresh(l)
+	switch {
+	case a.state == stateUp && l.tries == 0:
+		l.doubted = a.now
+		a.refresh(l)
+	case a.state == stateHello && l.nonce == nil && a.now.Sub(l.sentAt) >= doubtPause:
+		l.doubted, l.nextAt = a.now, a.now
+	}
 }
 
 func (a *Agent) leave() {

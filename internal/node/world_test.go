@@ -85,6 +85,7 @@ type home struct {
 	public  netip.AddrPort
 	opened  map[netip.AddrPort]bool // what the NAT lets in
 	cut     bool                    // nothing comes in
+	asleep  bool                    // the machine is: no time passes for the core
 	next    time.Time
 	done    []done
 	sent    []punchPacket // past the NAT
@@ -219,7 +220,7 @@ func (h *home) do(out []Action) {
 	core := h.core
 	if at := h.next; !at.IsZero() {
 		w.at(at, func() {
-			if h.core == core && h.next.Equal(at) {
+			if h.core == core && h.next.Equal(at) && !h.asleep {
 				h.step(Input{Op: Tick})
 			}
 		})
@@ -324,7 +325,7 @@ func (w *world) send(h *home, a Action) {
 
 // receive lets a packet into a home if its NAT does.
 func (h *home) receive(p punchPacket) {
-	if p.to != h.public || !h.opened[p.from] || h.cut {
+	if p.to != h.public || !h.opened[p.from] || h.cut || h.asleep {
 		return
 	}
 	if c, data, ok := wire.ParseChannelData(p.data); ok && p.from == server {

@@ -161,7 +161,9 @@ func (p *Peer) removeRoute(k Key, reason string) {
 	if lost.Direct() {
 		p.watch.lost(p.now)
 	}
-	p.routes = slices.Delete(p.routes, i, i+1)
+	if p.routes = slices.Delete(p.routes, i, i+1); len(p.routes) == 0 && (k != p.ask.relay || !p.ask.added) {
+		p.gone = p.now // it was there, and not only asked for
+	}
 	p.event(Happening{Kind: RouteDown, Route: lost, Reason: reason})
 	if i == 0 && len(p.routes) > 0 {
 		p.promote(p.best())

@@ -65,8 +65,11 @@ func (p *Peer) introduced(party wire.Party) {
 		p.forget("the peer restarted")
 		p.ask.again = time.Time{} // this is the answer to what was lost with it
 	}
-	p.Instance = party.Instance
+	p.Instance, p.absent = party.Instance, false
 	p.event(Happening{Kind: WasIntroduced, Endpoints: party.Observed})
+	if p.ask.relay.Channel != 0 {
+		p.addRoute(Route{Key: p.ask.relay, Since: p.now})
+	}
 	p.punch(true, p.ask.nonce, p.ask.side, other)
 	// Again while the peer is wanted and not direct, unless something has
 	// called for it already since we asked.
@@ -113,7 +116,7 @@ func (p *Peer) asked(in Input) {
 		return
 	}
 	other.ID, other.Observed = p.ID, in.Party.Observed
-	p.lastSeen, p.Instance = in.Offer.Counter, in.Offer.Instance
+	p.lastSeen, p.Instance, p.absent = in.Offer.Counter, in.Offer.Instance, false
 	p.event(Happening{Kind: WasIntroduced, Endpoints: in.Party.Observed})
 	p.addRoute(Route{Key: in.By, Since: p.now})
 	p.punch(false, in.Offer.Nonce, p.self.Side, other)
@@ -190,10 +193,16 @@ func (p *Peer) askFailed(in Input) {
 		p.dropRelays("no introduction", func(r Route) bool { return r.Key == p.ask.relay })
 	}
 	p.event(Happening{Kind: Failed, Err: in.Err})
-	if p.wanted {
-		p.askSoon(min(p.backoff, maxAskPause))
-		p.backoff = min(p.backoff*2, maxBackoff)
+	if !p.wanted {
+		return
 	}
+	pause := maxAskPause
+	if p.now.Sub(p.gone) < goneTime {
+		// A route that comes with each ask and goes again would be no news.
+		p.absent, pause = true, goneAskPause
+	}
+	p.askSoon(min(p.backoff, pause))
+	p.backoff = min(p.backoff*2, maxBackoff)
 }
 
 // forget drops everything about a process of the peer that is no longer there.

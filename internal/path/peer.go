@@ -173,6 +173,8 @@ type Peer struct {
 	heard    []Key      // sources that were opened, the oldest first
 	lastSeen uint64     // the highest counter of its offers
 	backoff  time.Duration
+	gone     time.Time // when the last route was lost; zero: there was none yet
+	absent   bool      // since then the server has not known it
 	memory   *punch.Memory
 	watch    watch
 	quick    int // asks that need not wait
@@ -209,6 +211,10 @@ const (
 	// maxAskPause is the longest pause after an introduction that failed: it
 	// cost no probe, and the peer may be back at any moment.
 	maxAskPause = 30 * time.Second
+	// A peer that has gone while we use it is asked for every goneAskPause at the
+	// least, for as long as sessions wait for it: a machine that wakes up is there again.
+	goneAskPause = 2 * time.Second
+	goneTime     = 10 * time.Minute
 	// steady is how long a route must have lived for its loss to be news: one
 	// that comes and goes is asked for with backoff.
 	steady = 30 * time.Second
@@ -265,7 +271,8 @@ func (p *Peer) Step(now time.Time, in Input, out []Action) (actions []Action, ne
 	case ServerSilent:
 		p.serverUp, p.ask.open = false, false
 	case Asking:
-		p.ask.relay, p.ask.added = in.By, p.addRoute(Route{Key: in.By, Since: now})
+		p.ask.relay = in.By
+		p.ask.added = !p.absent && p.addRoute(Route{Key: in.By, Since: now})
 	case Introduced:
 		p.introduced(in.Party)
 	case AskFailed:
@@ -345,7 +352,7 @@ const channelGone = "the relay channel is gone: the peer has left the server, or
 func (p *Peer) want() {
 	switch {
 	case !p.wanted, len(p.routes) == 0:
-		p.wanted = true
+		p.wanted, p.absent = true, false
 		p.askSoon(0)
 	case p.routes[0].Direct() && p.now.Sub(p.watch.checked) > checkPause:
 		p.watch.checked = p.now
