@@ -45,6 +45,19 @@ func link(name string, change func(*natlab.Link)) func(x *lane) func() {
 
 func nothing() {}
 
+// sleep is that of a machine, whose NAT forgets it meanwhile. What its sockets send
+// is lost; that time stands still for it is left to the tests of the node's core.
+func sleep(machine int, box string) func(x *lane) func() {
+	return func(x *lane) func() {
+		x.at[machine].move(nowhere)
+		return func() {
+			must(x.T, x.net.Reboot(box, false))
+			x.at[machine].move(0)
+			x.at[machine].woken <- struct{}{}
+		}
+	}
+}
+
 const (
 	// introduced is two seconds and an introduction, where no second route is warm.
 	introduced = 2160 * time.Millisecond
@@ -52,6 +65,8 @@ const (
 	pause = 250 * time.Millisecond
 	// outage is as long as nothing passes at all.
 	outage = 80 * time.Second
+	// asleep is longer than the server remembers a node.
+	asleep = 5 * time.Minute
 )
 
 var faults = []fault{
@@ -89,6 +104,8 @@ var faults = []fault{
 	{"a moved", 0, func(x *lane) func() { x.at[0].move(1); return nothing }, introduced, introduced},
 	{"b moved", 0, func(x *lane) func() { x.at[1].move(1); return nothing }, introduced, introduced},
 	{"both moved", 0, func(x *lane) func() { x.at[0].move(1); x.at[1].move(1); return nothing }, introduced, introduced},
+	{"a asleep for 5 minutes", asleep, sleep(0, "home-a"), asleep + introduced, introduced},
+	{"b asleep for 5 minutes", asleep, sleep(1, "home-b"), asleep + introduced, introduced},
 	{"server restarted elsewhere", 0, func(x *lane) func() {
 		x.server()
 		x.serve("server2")

@@ -57,7 +57,7 @@ func newLane(t *testing.T) *lane {
 	x.serve("server")
 	x.url, x.keyB = rendezvous.URL{Host: serverName, Port: 3478, ID: x.cfg.Key.ID()}.String(), newKey(t)
 	for i, hosts := range [][]string{{"a", "c"}, {"b", "d"}} {
-		m := &machine{names: x.names}
+		m := &machine{names: x.names, woken: make(chan struct{})}
 		for _, h := range hosts {
 			m.hosts = append(m.hosts, l.Host(h))
 		}

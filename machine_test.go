@@ -27,6 +27,7 @@ func (n *names) set(a netip.Addr) {
 type machine struct {
 	names *names
 	hosts []*natlab.LiveHost
+	woken chan struct{} // as after a sleep its interfaces tell
 	mu    sync.Mutex
 	at    int
 }
@@ -39,6 +40,23 @@ func (m *machine) move(to int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.at = to
+}
+
+// Changes implements what the system tells of its interfaces.
+func (m *machine) Changes(ctx context.Context) (<-chan struct{}, error) {
+	out := make(chan struct{})
+	go func() {
+		defer close(out)
+		for {
+			select {
+			case <-m.woken:
+				out <- struct{}{}
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return out, nil
 }
 
 func (m *machine) where() int {

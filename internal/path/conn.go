@@ -22,7 +22,8 @@ const (
 )
 
 // Conn is a packet connection for QUIC: addresses are overlay addresses, and
-// the port is the route class (a [punch.Transport]). It has the methods of
+// the port is the route class (a [punch.Transport]), and more, that changes after an
+// outage. It has the methods of
 // quic.OOBCapablePacketConn and ReadBatch, so that QUIC sends with UDP_SEGMENT.
 type Conn struct {
 	socket *Socket
@@ -133,7 +134,7 @@ func (c *Conn) WriteMsgUDP(b, oob []byte, to *net.UDPAddr) (n, oobn int, err err
 	}
 	class := c.class
 	if class == 0 {
-		class = punch.Transport(to.Port)
+		class = classOf(to.Port)
 	}
 	addr, _ := netip.AddrFromSlice(to.IP)
 	c.socket.send(addr, class, b, segmentOf(oob))

@@ -69,6 +69,8 @@ type entry struct {
 	received [punch.UDP + 1]atomic.Uint64
 	kicked   atomic.Int64
 	largest  atomic.Int64 // the largest packet since then, in bytes
+	// outages counts those that there were; QUIC sees the peer elsewhere after each.
+	outages int
 
 	mu   sync.Mutex
 	last []byte // the last packet written
@@ -108,8 +110,9 @@ func (s *Socket) Again() {
 }
 
 // Heard is when data of a peer last came in, by whichever source; zero if never.
-func (s *Socket) Heard(overlay netip.Addr) (latest time.Time) {
-	e := (*s.peers.Load())[overlay]
+func (s *Socket) Heard(overlay netip.Addr) time.Time { return s.heard((*s.peers.Load())[overlay]) }
+
+func (s *Socket) heard(e *entry) (latest time.Time) {
 	for _, l := range *s.sources.Load() {
 		if at := l.heard.Load(); l.peer == e && at != 0 && time.Unix(0, at).After(latest) {
 			latest = time.Unix(0, at)
@@ -231,9 +234,37 @@ func (e *entry) uses(k Key) bool {
 	return slices.ContainsFunc(*e.table.Load(), func(o *outlet) bool { return o.key == k })
 }
 
+// classBits are the lower ones of the port that QUIC sees, which tell the class; the
+// others tell how many outages there were.
+const classBits = 4
+
+// classOf is the route class that a port of the overlay names.
+func classOf(port int) punch.Transport { return punch.Transport(port & (1<<classBits - 1)) }
+
 func newLink(e *entry, k Key) *link {
 	class := k.Transport()
-	return &link{peer: e, class: class, from: &net.UDPAddr{IP: e.overlay.AsSlice(), Port: int(class)}}
+	port := uint16(class) | uint16(e.outages)<<classBits
+	return &link{peer: e, class: class, from: &net.UDPAddr{IP: e.overlay.AsSlice(), Port: int(port)}}
+}
+
+// outage is how long nothing has come in when a route comes back from one.
+const outage = time.Second
+
+// afresh shows QUIC the peer at new ports, after an outage. What it knows of the round
+// trip and of how much may be under way is of before, or from repeats that were answered
+// when nobody waited any more: it would creep for as long as the outage took. A packet
+// from a new port starts all that anew (RFC 9000 §9.4). Under the lock.
+func (s *Socket) afresh(e *entry) {
+	e.outages++
+	update(&s.sources, func(m map[Key]*link) {
+		for k, l := range m {
+			if l.peer == e {
+				n := newLink(e, k)
+				n.heard.Store(l.heard.Load())
+				m[k] = n
+			}
+		}
+	})
 }
 
 // Unhear no longer takes data from a source.
@@ -243,13 +274,14 @@ func (s *Socket) Unhear(k Key) {
 	update(&s.sources, func(m map[Key]*link) { delete(m, k) })
 }
 
-// Publish sets the routes to a peer, best first.
-func (s *Socket) Publish(overlay netip.Addr, routes []Route) {
+// Publish sets the routes to a peer, best first. It reports whether there is one again
+// after an outage: connections that we dialled should start afresh, too.
+func (s *Socket) Publish(overlay netip.Addr, routes []Route) (afresh bool) {
 	s.mu.Lock()
 	e := (*s.peers.Load())[overlay]
 	if e == nil {
 		s.mu.Unlock()
-		return
+		return false
 	}
 	var t table
 	for _, r := range routes {
@@ -257,17 +289,26 @@ func (s *Socket) Publish(overlay netip.Addr, routes []Route) {
 		if c == nil {
 			continue
 		}
-		l := (*s.sources.Load())[r.Key]
-		if l == nil || l.peer != e {
-			l = s.assign(e, r.Key) // the route is confirmed: it is this peer's
+		if l := (*s.sources.Load())[r.Key]; l == nil || l.peer != e {
+			s.assign(e, r.Key) // the route is confirmed: it is this peer's
 		}
-		t = append(t, &outlet{key: r.Key, class: r.Transport(), socket: c, link: l, avoided: r.Narrow || r.Direct() && !routes[0].Direct()})
+		t = append(t, &outlet{key: r.Key, class: r.Transport(), socket: c, avoided: r.Narrow || r.Direct() && !routes[0].Direct()})
 	}
-	old := e.table.Swap(&t)
+	o := e.table.Load().pick(0)
+	another := len(t) > 0 && (o == nil || o.key != t[0].key)
+	heard := s.heard(e)
+	if afresh = another && !heard.IsZero() && time.Since(heard) >= outage; afresh {
+		s.afresh(e)
+	}
+	for _, o := range t {
+		o.link = (*s.sources.Load())[o.key]
+	}
+	e.table.Store(&t)
 	s.mu.Unlock()
-	if o := old.pick(0); len(t) > 0 && (o == nil || o.key != t[0].key) {
+	if another {
 		e.resend()
 	}
+	return afresh
 }
 
 // Traffic is what went to and came from a peer.

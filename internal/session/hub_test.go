@@ -25,7 +25,7 @@ type hub struct {
 	// shuffle is what some packets take longer.
 	shuffle time.Duration
 	loss    float64
-	rng   *rand.Rand
+	rng     *rand.Rand
 	// blocked are the classes by which nothing passes.
 	blocked map[Class]bool
 	// carried counts packets by class.

@@ -350,6 +350,16 @@ func (m *Manager) Prefer(overlay netip.Addr, class Class) {
 	})
 }
 
+// Afresh says that a peer can be reached again after an outage: our connections forget
+// what they knew of the way.
+func (m *Manager) Afresh(overlay netip.Addr) {
+	m.each(func(s *session) {
+		if s.dialled && m.same(s.overlay, overlay) {
+			s.startAfresh()
+		}
+	})
+}
+
 // CloseSession ends the sessions with a peer's process that is gone.
 func (m *Manager) CloseSession(overlay netip.Addr) {
 	m.each(func(s *session) {

@@ -3,8 +3,6 @@ package session
 import (
 	"context"
 	"time"
-
-	"github.com/quic-go/quic-go"
 )
 
 const (
@@ -29,59 +27,85 @@ func (s *session) prefer(class Class) {
 	}
 }
 
+// startAfresh moves the connection to where it is, after an outage: what was under way
+// counts as lost, and leaves again at once. QUIC's timers would wait for up to a minute.
+func (s *session) startAfresh() {
+	s.moving.Lock()
+	defer s.moving.Unlock()
+	if s.at == nil {
+		select {
+		case s.renew <- struct{}{}: // one cannot switch to the path of the handshake
+		default:
+		}
+		return
+	}
+	if s.at.Switch() != nil {
+		return
+	}
+	select {
+	case s.outbox <- nil: // a datagram of no flow, which is ignored, so that QUIC looks
+	default:
+	}
+}
+
 // migrate moves a connection that we dialled to the class that is best, for as
 // long as the connection lives. A move starts congestion control, round trip and
 // packet size afresh on both sides (RFC 9000 §9.4), which is the reason to move
 // instead of sending elsewhere unnoticed.
 func (s *session) migrate() {
 	ctx := s.conn.Context()
-	var now *quic.Path // nil: the path of the handshake
 	var again <-chan time.Time
-	want := s.class
+	want, renew := s.class, false
 	for {
 		select {
 		case want = <-s.best:
+		case <-s.renew:
+			renew = true
 		case <-again:
 		case <-ctx.Done():
 			return
 		}
 		again = nil
-		if want == s.class || want == 0 {
+		if want == 0 {
+			want = s.class
+		}
+		if want == s.class && !renew {
 			continue
 		}
-		next, err := s.moveTo(ctx, want)
-		if err != nil {
+		if err := s.moveTo(ctx, want); err != nil {
 			again = time.After(probeAgain)
 			continue
 		}
-		if now != nil {
-			_ = now.Close() // retires its connection IDs, or moving would end
-		}
-		now = next
-		s.class = want
+		s.class, renew = want, false
 		s.m.cfg.Logger.Debug("session moved", "peer", s.id.Short(), "class", want.String())
 	}
 }
 
 // moveTo validates the path over a class and switches to it.
-func (s *session) moveTo(ctx context.Context, class Class) (*quic.Path, error) {
+func (s *session) moveTo(ctx context.Context, class Class) error {
 	t := s.m.movedTo(class)
 	if t == nil {
-		return nil, ErrClosed
+		return ErrClosed
 	}
 	p, err := s.conn.AddPath(t)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	probe, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
 	if err := p.Probe(probe); err != nil {
 		_ = p.Close()
-		return nil, err
+		return err
 	}
+	s.moving.Lock()
+	defer s.moving.Unlock()
 	if err := p.Switch(); err != nil {
 		_ = p.Close()
-		return nil, err
+		return err
 	}
-	return p, nil
+	if s.at != nil {
+		_ = s.at.Close() // retires its connection IDs, or moving would end
+	}
+	s.at = p
+	return nil
 }

@@ -2,6 +2,7 @@ package session
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"net/netip"
 	"testing"
@@ -99,6 +100,35 @@ func TestLostProbesOfPathsAreGivenUp(t *testing.T) {
 		a.Prefer(b.overlay, punch.Relay)
 		transfer(25_000 * packetSize)
 	})
+}
+
+// After an outage QUIC waits for its timers, which have backed off to a minute, or
+// creeps, since the answer to an old repeat says that a round trip takes so long.
+func TestStartsAfreshAfterAnOutage(t *testing.T) {
+	for _, moved := range []bool{true, false} {
+		t.Run(fmt.Sprintf("moved %v", moved), func(t *testing.T) {
+			scenario(t, func(t *testing.T, a, b *node) {
+				at, bt := pair(t, a, b, b.listen(t, "echo"))
+				class := punch.Relay
+				if moved {
+					class = punch.UDP
+					a.Prefer(b.overlay, class)
+				}
+				time.Sleep(time.Second)
+				a.hub.block(class, true)
+				const size = 20_000 // less than what may be under way at once
+				mustWrite(t, at, string(make([]byte, size)))
+				time.Sleep(time.Minute)
+				a.hub.block(class, false)
+				begin := time.Now()
+				a.Afresh(b.overlay)
+				mustRead(t, bt, string(make([]byte, size)))
+				if d := time.Since(begin); d > time.Second {
+					t.Errorf("it took %v", d)
+				}
+			})
+		})
+	}
 }
 
 // Very many moves: each takes connection IDs, which have to come back.

@@ -76,6 +76,9 @@ type session struct {
 	dialled bool
 	class   Class      // that the connection was last moved to
 	best    chan Class // the latest wish
+	renew   chan struct{}
+	moving  sync.Mutex
+	at      *quic.Path // that it was last moved to; nil: the path of the handshake
 	ledger  ledger
 
 	outbox chan []byte // datagrams
@@ -89,6 +92,7 @@ func (m *Manager) newSession(c *quic.Conn, id peer.ID, overlay netip.Addr) *sess
 	s := &session{
 		m: m, conn: c, id: id, overlay: overlay,
 		best:   make(chan Class, 1),
+		renew:  make(chan struct{}, 1),
 		outbox: make(chan []byte, outboxLength),
 		flows:  make(map[uint64]*PacketFlow),
 	}
