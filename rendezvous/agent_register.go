@@ -383,7 +383,7 @@ func (a *Agent) doubt(l *serverLeg) {
 	case a.state == stateUp && l.tries == 0:
 		l.doubted = a.now
 		a.refresh(l)
-	case a.state == stateHello && l.nonce == nil && a.now.Sub(l.sentAt) >= doubtPause:
+	case a.state == stateHello && l.stream == nil && l.nonce == nil && a.now.Sub(l.sentAt) >= doubtPause:
 		l.doubted, l.nextAt = a.now, a.now
 	}
 }

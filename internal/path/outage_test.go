@@ -61,7 +61,7 @@ func TestPeerIsAnotherToQUICAfterAnOutage(t *testing.T) {
 		if second == first || classOf(second) != punch.UDP {
 			t.Errorf("at port %d after the outage, %d before", second, first)
 		}
-		for range 1 << 14 { // the ports come round
+		for range 1 << 12 { // the ports come round
 			_ = come()
 			time.Sleep(outage)
 			_ = come(hole)
