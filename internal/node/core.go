@@ -178,6 +178,7 @@ type Core struct {
 	resolved  Input                       // where the server's name led
 	servers   []netip.AddrPort            // those of them that we use
 	streams   []rendezvous.ServerEndpoint // connections to it
+	keeping   bool                        // one of them beside UDP
 	sockets   []path.LocalSocket
 	mapped    []netip.AddrPort // by routers
 	up        bool             // registered
@@ -309,6 +310,7 @@ func (c *Core) run() (next time.Time) {
 		earliest(m.goes())
 	}
 	earliest(c.tickPairings())
+	earliest(c.keepStream())
 	earliest(c.agentNext)
 	earliest(c.measuring.next)
 	earliest(c.measuring.recount)

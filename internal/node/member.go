@@ -20,6 +20,9 @@ type member struct {
 	overlay  netip.Addr
 	next     time.Time
 	released time.Time // since when nobody uses it; zero: in use
+	trying   time.Time // since when there is no hole; zero: there is one, or no attempt
+	byTCP    bool      // the server sees its TCP
+	repeated bool      // we asked again because it did not
 }
 
 // linger is how long a hole that nobody uses is kept: the next dial finds it.

@@ -120,7 +120,9 @@ func (c *Core) do(a rendezvous.AgentAction) {
 	case rendezvous.AgentIntroduced:
 		if m := c.asks[a.Token]; m != nil {
 			m = c.alias(m, a.Party.Instance)
+			c.trying(m, a.Party)
 			c.step(m, path.Input{Op: path.Introduced, Party: a.Party})
+			c.askForTCP(m)
 		}
 		delete(c.asks, a.Token)
 	case rendezvous.AgentNotIntroduced:
@@ -154,7 +156,9 @@ func (c *Core) do(a rendezvous.AgentAction) {
 func (c *Core) registered(a rendezvous.AgentAction) {
 	moved := len(c.self.Side.Observed) > 0 && len(a.Registered.Observed) > 0 &&
 		c.self.Side.Observed[0] != a.Registered.Observed[0]
+	hadTCP := len(c.self.Side.ObservedTCP) > 0
 	c.self.Side.Observed, c.self.Side.ObservedTCP = a.Registered.Observed, a.Registered.ObservedTCP
+	c.self.Side.ServerRTT = a.RTT
 	if moved {
 		c.self.Moves++
 		c.gather()
@@ -175,6 +179,9 @@ func (c *Core) registered(a rendezvous.AgentAction) {
 	}
 	if moved {
 		c.all(path.Input{Op: path.NetworkChanged})
+	}
+	if !hadTCP && len(c.self.Side.ObservedTCP) > 0 {
+		c.seenByTCP()
 	}
 }
 
@@ -253,6 +260,7 @@ func (c *Core) asked(a rendezvous.AgentAction) {
 	if !m.released.IsZero() {
 		m.released = c.now
 	}
+	c.trying(m, a.Party)
 	before := m.peer.Ignored()
 	c.step(m, path.Input{Op: path.Asked, By: relayKey(a.To, a.Channel), Party: a.Party, Offer: offer})
 	if m.peer.Ignored() != before {

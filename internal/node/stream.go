@@ -2,8 +2,11 @@ package node
 
 import (
 	"slices"
+	"time"
 
 	"bodkin/internal/path"
+	"bodkin/internal/wire"
+	"bodkin/nat"
 	"bodkin/punch"
 	"bodkin/rendezvous"
 )
@@ -69,6 +72,63 @@ func (c *Core) tellServers() {
 		}
 	}
 	c.emit(Action{Op: Servers, Servers: all})
+}
+
+// byTCPAfter is how long an attempt by UDP goes on before it is prepared to punch by TCP:
+// a server has better use for its memory than a connection of every node.
+const byTCPAfter = 1500 * time.Millisecond
+
+// trying takes note of an introduction. A peer whose UDP the server does not see can be
+// reached by TCP alone.
+func (c *Core) trying(m *member, party wire.Party) {
+	m.trying, m.byTCP = c.now, len(party.ObservedTCP) > 0
+	if m.byTCP && len(party.Observed) == 0 {
+		m.trying = c.now.Add(-byTCPAfter)
+	}
+}
+
+// askForTCP asks for a peer once more that may be reached by TCP alone, because the
+// server does not see our UDP, and had no connection of its own: it has one a moment
+// after it was told of us.
+func (c *Core) askForTCP(m *member) {
+	if c.cfg.Abilities.Has(punch.ByTCP) && !m.byTCP && !m.repeated && len(c.self.Side.Observed) == 0 {
+		m.repeated = true
+		c.step(m, path.Input{Op: path.CandidatesChanged, Again: true})
+	}
+}
+
+// keepStream says whether there is to be a connection beside UDP, so that the server sees
+// our TCP: where we punch by TCP alone, where holes by UDP may fail because of our own
+// NAT, and while they do. It returns when that may change.
+func (c *Core) keepStream() (next time.Time) {
+	if !c.cfg.Abilities.Has(punch.ByTCP) {
+		return time.Time{}
+	}
+	keep := !c.cfg.Abilities.Has(punch.ByUDP) || c.self.Side.Profile.Mapping >= nat.AddressDependent
+	for _, m := range c.members {
+		switch at := m.trying.Add(byTCPAfter); {
+		case m.trying.IsZero():
+		case slices.ContainsFunc(m.peer.Routes(), path.Route.Direct):
+			m.trying, m.repeated = time.Time{}, false
+		case !c.now.Before(at):
+			keep = true
+		case next.IsZero() || at.Before(next):
+			next = at
+		}
+	}
+	if keep != c.keeping {
+		c.keeping = keep
+		c.tell(rendezvous.AgentInput{Op: rendezvous.AgentKeepStream, Keep: keep})
+	}
+	return next
+}
+
+// seenByTCP asks for the peers to which there is no hole once more: the server sees our
+// TCP now.
+func (c *Core) seenByTCP() {
+	for _, m := range slices.Clone(c.members) {
+		c.step(m, path.Input{Op: path.CandidatesChanged, Again: m.byTCP && !m.trying.IsZero()})
+	}
 }
 
 // viaOf is by what the server is reached.

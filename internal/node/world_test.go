@@ -86,6 +86,10 @@ type home struct {
 	opened  map[netip.AddrPort]bool // what the NAT lets in
 	cut     bool                    // nothing comes in
 	asleep  bool                    // the machine is: no time passes for the core
+	tcp     bool                    // it punches by TCP, too
+	noUDP   bool                    // its network lets no UDP through
+	stream  punch.Local             // its connection to the server; 0: none
+	streams int                     // that it has had
 	next    time.Time
 	done    []done
 	sent    []punchPacket // past the NAT
@@ -143,15 +147,24 @@ func (h *home) start() {
 	h.public = netip.AddrPortFrom(h.public.Addr(), h.public.Port()+1)
 	h.opened, h.heard = map[netip.AddrPort]bool{}, map[path.Key]netip.Addr{}
 	h.routes, h.done = map[netip.Addr][]path.Route{}, nil
+	abilities := punch.ByUDP
+	if h.tcp {
+		abilities |= punch.ByTCP
+	}
+	h.stream = 0
 	h.core = New(Config{
-		Key: h.key, Server: serverKey.ID(), Instance: w.rng.Uint64() | 1, Peers: h.peers, Abilities: punch.ByUDP, Profile: h.profile, Rand: seeded{w.rng},
+		Key: h.key, Server: serverKey.ID(), Instance: w.rng.Uint64() | 1, Peers: h.peers, Abilities: abilities, Profile: h.profile, Rand: seeded{w.rng},
 	})
 	h.step(Input{
 		Op:      Network,
 		Sockets: []path.LocalSocket{{Local: 1, Bound: netip.AddrPortFrom(netip.IPv4Unspecified(), h.private.Port())}},
 		Links:   []netip.Prefix{netip.PrefixFrom(h.private.Addr(), 24)},
 	})
-	h.step(Input{Op: Resolved, Servers: []netip.AddrPort{server}})
+	found := Input{Op: Resolved, Servers: []netip.AddrPort{server}}
+	if h.tcp {
+		found.Streams = []rendezvous.StreamEndpoint{{Addr: server}}
+	}
+	h.step(found)
 }
 
 // listen starts to accept, and waits until the server knows it.
@@ -194,6 +207,14 @@ func (h *home) do(out []Action) {
 			delete(h.heard, a.By)
 		case Publish:
 			h.routes[a.Overlay] = a.Routes
+		case Connect:
+			w.at(w.now.Add(2*(h.delay+serverDelay)), func() {
+				h.stream = a.By.Local
+				h.streams++
+				h.step(Input{Op: Connected, Local: a.By.Local, From: a.By.To})
+			})
+		case Disconnect:
+			h.stream = 0
 		case RemovePeer:
 			delete(h.routes, a.Overlay)
 			for k, overlay := range h.heard {
@@ -302,6 +323,18 @@ func (w *world) at(t time.Time, do func()) {
 
 // send carries a packet out of a home, through its NAT.
 func (w *world) send(h *home, a Action) {
+	if a.By.Local == h.stream && h.stream != 0 {
+		data := slices.Clone(a.Data)
+		w.at(w.now.Add(h.delay+serverDelay), func() {
+			out, next := w.registry.Step(w.now, firstStream+h.number, h.seenByTCP(), data, nil)
+			w.answers(out)
+			w.tick(next)
+		})
+		return
+	}
+	if h.noUDP {
+		return
+	}
 	p := punchPacket{h.public, a.By.To, slices.Clone(a.Data)}
 	h.opened[p.to] = true
 	h.sent = append(h.sent, p)
@@ -322,6 +355,12 @@ func (w *world) send(h *home, a Action) {
 		}
 	}
 }
+
+// firstStream is the number of the server's first connection.
+const firstStream = 1 << 10
+
+// seenByTCP is where the server sees a node's connection.
+func (h *home) seenByTCP() netip.AddrPort { return netip.AddrPortFrom(h.public.Addr(), 44444) }
 
 // receive lets a packet into a home if its NAT does.
 func (h *home) receive(p punchPacket) {
@@ -366,6 +405,11 @@ func (w *world) answers(out []rendezvous.Outgoing) {
 			w.answered(p)
 		}
 		for _, h := range w.homes {
+			if o.Local == firstStream+h.number && h.stream != 0 {
+				by := path.Key{Local: h.stream, To: server}
+				w.at(w.now.Add(h.delay+serverDelay), func() { h.step(Input{Op: Packet, By: by, Data: p.data}) })
+				continue
+			}
 			if h.public == p.to && w.rng.Float64() >= w.loss {
 				w.at(w.now.Add(h.delay+serverDelay), func() { h.receive(p) })
 			}

@@ -185,6 +185,10 @@ const attemptTime = 10 * time.Second
 // candidates that came since: it may not need them.
 const candidatesPause = 2 * time.Second
 
+// againPause is that where the attempt can hardly succeed without them. The peer, which
+// was told at the same time, needs some round trips to its server for its own.
+const againPause = 500 * time.Millisecond
+
 // askFailed takes note that nothing came of our ask. A relay channel that an
 // earlier one opened is not concerned.
 func (p *Peer) askFailed(in Input) {

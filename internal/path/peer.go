@@ -141,7 +141,7 @@ type Input struct {
 	Party wire.Party
 	Offer wire.Offer
 	Err   error
-	Again bool // of ProfileChanged: what was told does not hold any more
+	Again bool // of ProfileChanged: what was told does not hold any more; of CandidatesChanged: it is of no use without
 }
 
 // Action is something to do for a peer.
@@ -296,7 +296,11 @@ func (p *Peer) Step(now time.Time, in Input, out []Action) (actions []Action, ne
 	case ProfileChanged:
 		p.profileChanged(in.Again)
 	case CandidatesChanged:
-		if p.wanted && !p.has(Route.Direct) {
+		switch {
+		case !p.wanted || p.has(Route.Direct):
+		case in.Again:
+			p.askSoon(againPause)
+		default:
 			p.askSoon(candidatesPause)
 		}
 	case Bound:
