@@ -21,6 +21,9 @@ var (
 	ErrNoAnswer = session.ErrNoAnswer
 	// ErrClosed is returned by everything after Close.
 	ErrClosed = session.ErrClosed
+	// ErrServiceTaken is returned by Listen and ListenPacket for a service that
+	// somebody in this process listens to.
+	ErrServiceTaken = session.ErrServiceTaken
 	// ErrDisplaced is returned by Accept once another process with the same key
 	// accepts connections.
 	ErrDisplaced = errors.New("another process with this key accepts connections now")

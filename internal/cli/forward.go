@@ -1,11 +1,13 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"sync"
 
+	"bodkin"
 	"bodkin/internal/app/forward"
 	"bodkin/internal/control"
 	"bodkin/peer"
@@ -56,10 +58,11 @@ listen, to, reverse and reason.`,
 			if err != nil {
 				return err
 			}
-			n, err := a.open(c.Context())
+			open, err := a.open(c.Context())
 			if err != nil {
 				return err
 			}
+			n := &lasting{Node: open, a: a}
 			if all[0].Listen.Network == forward.Stdio {
 				return end(c.Context(), n, forward.Connect(c.Context(), n, all[0].Peer, all[0].To, a.streams()))
 			}
@@ -111,7 +114,7 @@ func (a *app) forwards(args []string, f forwardFlags) (all []forward.Forward, er
 }
 
 // forward runs forwards until ctx ends, or one of them cannot begin.
-func (a *app) forward(ctx context.Context, n control.Node, all []forward.Forward) error {
+func (a *app) forward(ctx context.Context, n forward.Node, all []forward.Forward) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	tell := a.teller()
@@ -148,9 +151,56 @@ func (a *app) teller() func(forward.Event) {
 			_ = a.print(e.JSON(), "")
 			return
 		}
-		a.say("%s", e)
+		a.say("%s", e.Words(a.name))
 	}
 }
+
+// lasting is a node for commands that outlive the running node that they go through:
+// when that has ended there may be another one, or there is one of our own.
+type lasting struct {
+	control.Node
+	a  *app
+	mu sync.Mutex
+}
+
+func (l *lasting) now() control.Node {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.Node
+}
+
+// Dial dials through whatever node there is.
+func (l *lasting) Dial(ctx context.Context, id peer.ID, service string) (forward.Conn, error) {
+	n := l.now()
+	c, err := n.Dial(ctx, id, service)
+	if !errors.Is(err, control.ErrGone) {
+		return c, err
+	}
+	if n, err = l.after(ctx, n); err != nil {
+		return nil, err
+	}
+	return n.Dial(ctx, id, service)
+}
+
+// after is the node that takes the place of one that has ended.
+func (l *lasting) after(ctx context.Context, old control.Node) (control.Node, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.Node != old {
+		return l.Node, nil
+	}
+	if l.a.node.server == "" {
+		l.a.node.server = old.Server()
+	}
+	n, err := l.a.open(ctx)
+	if err == nil {
+		l.Node = n
+	}
+	return n, err
+}
+
+// Shutdown lets go of the node that there is.
+func (l *lasting) Shutdown(ctx context.Context) error { return l.now().Shutdown(ctx) }
 
 type servePortFlags struct {
 	peers   []string
@@ -170,8 +220,8 @@ is any, and unix:PATH a Unix socket. With --reverse they may have this machine l
 on a port, for their 'bodkin forward --reverse'.
 
 It runs until it is interrupted. Where another process runs the node of this key, such
-as listen, it goes through that, and ends with it; that process then decides who may
-connect at all.
+as listen, it goes through that one; for the peers that it names the node opens itself,
+but for this alone.
 
 What peers ask for and must not have is told on standard error, once each; with
 --json as objects on standard output, with event, which is serving or denied, and
@@ -229,60 +279,85 @@ func (a *app) rules(targets []string, f servePortFlags) (rules forward.Rules, er
 	return rules, nil
 }
 
-// servePorts serves until ctx ends.
+// servePorts serves until ctx ends. A running node that it goes through may end
+// before.
 func (a *app) servePorts(ctx context.Context, rules forward.Rules) error {
-	n, commands := a.running(ctx), (*control.Server)(nil)
-	if n == nil {
-		var err error
-		if n, commands, err = a.serving(ctx, rules); err != nil {
+	if !a.json {
+		for _, r := range rules {
+			a.say("allowed: %s", a.ruleWords(r))
+		}
+	}
+	for {
+		n := a.running(ctx)
+		if n == nil {
+			return a.serveByOwn(ctx, rules)
+		}
+		err := a.serveBy(ctx, n, rules)
+		if !errors.Is(err, control.ErrGone) {
+			return a.finish(ctx, n, err)
+		}
+		a.node.server = cmp.Or(a.node.server, n.Server())
+	}
+}
+
+// serveBy serves through a running node, which lets the peers in for it.
+func (a *app) serveBy(ctx context.Context, n control.Node, rules forward.Rules) error {
+	for _, id := range rules.Peers() {
+		end, err := n.Admit(ctx, id, forward.Service)
+		if err != nil {
 			return err
 		}
+		defer end()
 	}
-	if !a.json {
-		a.say("peer ID: %s", n.ID())
-		for _, r := range rules {
-			a.say("allowed: %s", ruleWords(r))
-		}
+	return a.servePeers(ctx, n, rules)
+}
+
+// serveByOwn serves by a node of our own, which other commands may use.
+func (a *app) serveByOwn(ctx context.Context, rules forward.Rules) error {
+	cfg, err := a.config()
+	if err != nil {
+		return err
 	}
-	err := forward.Serve(ctx, n, rules.Allow, a.teller())
+	cfg.Peers = rules.Peers()
+	log, err := a.openEvents()
+	if err != nil {
+		return err
+	}
+	own, err := start(ctx, cfg, log)
+	if err != nil {
+		log.close()
+		return err
+	}
+	n := &logged{Node: control.Local(own), log: log, n: own}
+	commands, err := control.Serve(n.ID(), n)
+	if err != nil {
+		a.say("bodkin: other commands cannot use this node: %v", err)
+	}
+	err = a.servePeers(ctx, n, rules)
 	if commands != nil {
 		commands.Close()
 	}
 	return a.finish(ctx, n, err)
 }
 
-func ruleWords(r forward.Rule) string {
+func (a *app) servePeers(ctx context.Context, n control.Node, rules forward.Rules) error {
+	if !a.json {
+		a.say("peer ID: %s", n.ID())
+	}
+	err := forward.Serve(ctx, n, rules.Allow, a.teller())
+	if errors.Is(err, bodkin.ErrServiceTaken) {
+		return errors.New("another process with this key lets peers reach ports already; name all of them there, or use another key")
+	}
+	return err
+}
+
+func (a *app) ruleWords(r forward.Rule) string {
 	who, what := "everybody who knows this ID", "reach"
 	if !r.Peer.IsZero() {
-		who = "peer " + r.Peer.Short()
+		who = "peer " + a.name(r.Peer)
 	}
 	if r.Reverse {
 		what = "have us listen on"
 	}
 	return fmt.Sprintf("%s may %s %s", who, what, r)
-}
-
-// serving starts a node of our own that the rules' peers may connect to, for other
-// commands with its key as well.
-func (a *app) serving(ctx context.Context, rules forward.Rules) (control.Node, *control.Server, error) {
-	cfg, err := a.config()
-	if err != nil {
-		return nil, nil, err
-	}
-	cfg.Peers = rules.Peers()
-	log, err := a.openEvents()
-	if err != nil {
-		return nil, nil, err
-	}
-	n, err := start(ctx, cfg, log)
-	if err != nil {
-		log.close()
-		return nil, nil, err
-	}
-	own := &logged{Node: control.Local(n), log: log, n: n}
-	commands, err := control.Serve(n.ID(), own)
-	if err != nil {
-		a.say("bodkin: other commands cannot use this node: %v", err)
-	}
-	return own, commands, nil
 }

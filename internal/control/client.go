@@ -75,7 +75,7 @@ func (c *client) do(ctx context.Context, method, path string) (*net.UnixConn, *h
 		if ctx.Err() != nil {
 			return nil, nil, nil, context.Cause(ctx)
 		}
-		return nil, nil, nil, fmt.Errorf("%w (%v)", errGone, err) //nolint:errorlint // its own kind does not matter
+		return nil, nil, nil, fmt.Errorf("%w (%v)", ErrGone, err) //nolint:errorlint // its own kind does not matter
 	}
 	return u, resp, r, nil
 }

@@ -99,6 +99,7 @@ const (
 	KindNotReachable = "not-reachable"
 	KindRefused      = "refused"
 	KindDisplaced    = "displaced"
+	KindTaken        = "taken"
 )
 
 // Error is an error that the running node met for us.
@@ -111,12 +112,18 @@ type Error struct {
 	Reason  string  `json:"reason,omitempty"`
 }
 
-// Unwrap is the refusal, if it is one, or what is wrong with a code.
+// Unwrap is the error that it was there, where commands tell it from others.
 func (e *Error) Unwrap() error {
-	if e.Kind != KindRefused {
+	switch e.Kind {
+	case KindRefused:
+		return &bodkin.RefusedError{Peer: e.Peer, Service: e.Service, Reason: e.Reason}
+	case KindDisplaced:
+		return bodkin.ErrDisplaced
+	case KindTaken:
+		return bodkin.ErrServiceTaken
+	default:
 		return codeErrors[e.Kind]
 	}
-	return &bodkin.RefusedError{Peer: e.Peer, Service: e.Service, Reason: e.Reason}
 }
 
 // Error implements error.
@@ -133,6 +140,8 @@ func errorOf(err error) *Error {
 		e.Kind, e.Peer, e.Service, e.Reason = KindRefused, refused.Peer, refused.Service, refused.Reason
 	case errors.Is(err, bodkin.ErrDisplaced):
 		e.Kind = KindDisplaced
+	case errors.Is(err, bodkin.ErrServiceTaken):
+		e.Kind = KindTaken
 	case errors.Is(err, bodkin.ErrNotReachable), errors.Is(err, bodkin.ErrNoAnswer):
 		e.Kind = KindNotReachable
 	case codeKind(err) != "":

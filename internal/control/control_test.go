@@ -201,7 +201,7 @@ func TestNodeThatEndsBreaksTheConnectionOff(t *testing.T) {
 		t.Errorf("%d connections", s.Busy())
 	}
 	s.Close()
-	if _, err := io.ReadAll(c); !errors.Is(err, errGone) {
+	if _, err := io.ReadAll(c); !errors.Is(err, ErrGone) {
 		t.Errorf("the command took it for the whole: %v", err)
 	}
 	if _, err := io.ReadAll(f); !errors.Is(err, errBroken) {

@@ -212,11 +212,11 @@ func (l *listener) AcceptConn() (forward.Incoming, error) {
 		case errors.Is(err, net.ErrClosed), errors.Is(err, errFrame):
 			return nil, err
 		case err != nil:
-			return nil, errGone
+			return nil, ErrGone
 		case kind == frameFailed:
 			return nil, parseError(body)
 		case kind != framePeer:
-			return nil, errGone
+			return nil, ErrGone
 		}
 		var id peer.ID
 		copy(id[:], body[8:])

@@ -138,7 +138,7 @@ func (c *client) Invite(ctx context.Context, life time.Duration) (Invitation, er
 	t := &through{conn: u, said: json.NewDecoder(io.LimitReader(resp.Body, 1<<16)), done: make(chan struct{})}
 	if err := t.said.Decode(&t.invited); err != nil {
 		_ = u.Close()
-		return nil, errGone
+		return nil, ErrGone
 	}
 	return t, nil
 }
@@ -155,7 +155,7 @@ func (t *through) Wait(ctx context.Context) (peer.ID, error) {
 	}
 	switch {
 	case t.err != nil:
-		return peer.ID{}, errGone
+		return peer.ID{}, ErrGone
 	case t.joined.Error != nil:
 		return peer.ID{}, t.joined.Error
 	default:

@@ -101,7 +101,7 @@ func TestInvitationEndsWithTheNode(t *testing.T) {
 	}
 	s.Close()
 	<-own.closed
-	if _, err := i.Wait(t.Context()); !errors.Is(err, errGone) {
+	if _, err := i.Wait(t.Context()); !errors.Is(err, ErrGone) {
 		t.Errorf("ended with %v", err)
 	}
 }

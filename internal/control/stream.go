@@ -28,10 +28,10 @@ type stream struct {
 	buf []byte
 }
 
-var (
-	errGone   = errors.New("the running node has ended")
-	errUnread = errors.New("the peer reads no more of it")
-)
+// ErrGone is the error of what went through a running node that has ended.
+var ErrGone = errors.New("the running node has ended")
+
+var errUnread = errors.New("the peer reads no more of it")
 
 // newStream begins to read frames from r, which reads socket.
 func newStream(socket net.Conn, r io.Reader) *stream {
@@ -50,7 +50,7 @@ func (s *stream) read(r io.Reader, arrived *io.PipeWriter) {
 		kind, body, err := readFrame(r, buf)
 		if err != nil {
 			if !errors.Is(err, errFrame) {
-				err = errGone
+				err = ErrGone
 			}
 			_ = arrived.CloseWithError(err)
 			s.cancel(err)
@@ -121,8 +121,8 @@ func (s *stream) send(kind byte, body []byte) error {
 func (s *stream) write(kind byte, body []byte) error {
 	s.buf = appendFrame(s.buf[:0], kind, body)
 	if _, err := s.socket.Write(s.buf); err != nil {
-		s.cancel(errGone)
-		return errGone
+		s.cancel(ErrGone)
+		return ErrGone
 	}
 	return nil
 }
@@ -202,7 +202,7 @@ func join(command *stream, c forward.Conn) {
 	switch read, write := pipe.Copy(command, c); {
 	case read != nil:
 		command.fail(read)
-	case errors.Is(write, errGone):
+	case errors.Is(write, ErrGone):
 		_ = c.Abort()
 	case write != nil:
 		if r, ok := c.(interface{ CloseRead() error }); ok {

@@ -42,25 +42,33 @@ type Event struct {
 }
 
 // String is the event in words for people.
-func (e Event) String() string {
-	f := e.Forward
+func (e Event) String() string { return e.Words(peer.ID.Short) }
+
+// Words are the event in words for people, who know peers by these names.
+func (e Event) Words(name func(peer.ID) string) string {
+	f, who := e.Forward, "peer "+name(e.Forward.Peer)
 	switch e.Kind {
 	case Listening:
-		return fmt.Sprintf("forwarding %s", f)
+		if f.Reverse {
+			return fmt.Sprintf("forwarding %s of %s to %s here", f.Listen, who, f.To)
+		}
+		return fmt.Sprintf("forwarding %s to %s of %s", f.Listen, f.To, who)
 	case Ready:
-		return fmt.Sprintf("ready: peer %s lets us reach %s", f.Peer.Short(), e.theirs())
+		return fmt.Sprintf("ready: %s lets us reach %s", who, e.theirs())
 	case Unreachable:
-		return fmt.Sprintf("peer %s cannot be reached: %v; each new connection tries again", f.Peer.Short(), e.Err)
+		return fmt.Sprintf("%s cannot be reached: %v; each new connection tries again", who, e.Err)
 	case Refused:
+		if refused, ok := errors.AsType[*RefusedError](e.Err); ok {
+			return refused.words(who)
+		}
 		return e.Err.Error()
 	case Missed:
-		return fmt.Sprintf("peer %s had a client for %s here: %v", f.Peer.Short(), f.To, e.Err)
+		return fmt.Sprintf("%s had a client for %s here: %v", who, f.To, e.Err)
 	case Denied:
-		verb := "reach"
 		if f.Reverse {
-			verb = "listen on"
+			return fmt.Sprintf("refused: %s wanted to listen on %s, which is not allowed", who, f.Listen)
 		}
-		return fmt.Sprintf("refused: peer %s wanted to %s %s, which is not allowed", f.Peer.Short(), verb, e.theirs())
+		return fmt.Sprintf("refused: %s wanted to reach %s, which is not allowed", who, f.To)
 	case Serving:
 		return "ready: peers can ask for these ports"
 	default:
@@ -113,8 +121,10 @@ type RefusedError struct {
 func (e *RefusedError) Unwrap() error { return e.err }
 
 // Error says what the peer did not do, why, and who can do what about it.
-func (e *RefusedError) Error() string {
-	who, what := "peer "+e.Peer.Short(), e.Wish.Endpoint.String()
+func (e *RefusedError) Error() string { return e.words("peer " + e.Peer.Short()) }
+
+func (e *RefusedError) words(who string) string {
+	what := e.Wish.Endpoint.String()
 	there := ""
 	if e.text != "" {
 		there = " (" + e.text + ")"

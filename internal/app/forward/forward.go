@@ -89,14 +89,6 @@ func (f Forward) Check() error {
 	return nil
 }
 
-// String is the forward in a few words.
-func (f Forward) String() string {
-	if f.Reverse {
-		return fmt.Sprintf("%s of peer %s to %s here", f.Listen, f.Peer.Short(), f.To)
-	}
-	return fmt.Sprintf("%s to %s of peer %s", f.Listen, f.To, f.Peer.Short())
-}
-
 const (
 	// dialTime is how long a connection may take to reach the peer.
 	dialTime = 30 * time.Second
