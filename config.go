@@ -72,7 +72,7 @@ const (
 type Network = sock.Network
 
 // Transports are the kinds of holes that this version can punch.
-func Transports() []string { return []string{"udp"} }
+func Transports() []string { return []string{"udp", "icmp"} }
 
 // abilities are the kinds of holes to punch.
 func (c Config) abilities() (a punch.Abilities) {

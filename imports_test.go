@@ -23,9 +23,10 @@ var rooms = map[string][]string{
 	"internal/wire": {"peer"},
 	"nat":           {"peer", "internal/wire", "internal/sock"},
 	"punch":         {"peer", "internal/wire", "nat"},
-	"internal/sock": {},
 	"internal/pake": {},
 	"internal/pair": {"peer", "internal/pake"},
+	"internal/icmp": {},
+	"internal/sock": {"internal/icmp"},
 
 	"internal/igd":        {},
 	"internal/pcp":        {},

@@ -329,7 +329,7 @@ func (l *loop) network() bool {
 	for i, s := range l.node.sockets {
 		sockets = append(sockets, path.LocalSocket{Local: punch.Local(i + 1), Bound: s.Local()})
 	}
-	l.step(node.Input{Op: node.Network, Sockets: sockets, Links: prefixes})
+	l.step(node.Input{Op: node.Network, Sockets: sockets, ICMP: l.node.localICMP(), Links: prefixes})
 	return true
 }
 

@@ -33,6 +33,7 @@ type Node struct {
 	sessions *session.Manager
 	sockets  []*sock.Socket
 	streams  streams
+	icmp     []*sock.ICMP
 
 	inputs chan node.Input
 	core   *node.Core // of the loop alone
@@ -73,6 +74,11 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		n.cancel(err)
 		return nil, err
 	}
+	if err := n.openICMP(ctx); err != nil {
+		n.closeSockets()
+		n.cancel(err)
+		return nil, err
+	}
 	n.path = path.NewSocket(path.SocketConfig{
 		Overlay: peer.Overlay(n.ID(), n.instance),
 		Dialled: session.Dialled,
@@ -86,6 +92,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	for i, s := range n.sockets {
 		n.path.SetSocket(punch.Local(i+1), s)
 	}
+	n.setICMP()
 	if n.sessions, err = session.NewManager(n.sessionConfig()); err != nil {
 		n.closeSockets()
 		n.path.Close()
@@ -94,7 +101,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	}
 	n.core = node.New(node.Config{
 		Key: cfg.Key, Server: url.ID, Instance: n.instance, Peers: cfg.Peers,
-		Abilities: cfg.abilities(),
+		Abilities: n.abilities(),
 	})
 	n.run()
 	return n, nil
@@ -125,6 +132,7 @@ func (n *Node) run() {
 	for i, s := range n.sockets {
 		n.read(punch.Local(i+1), s)
 	}
+	n.readICMP()
 }
 
 // read reads a socket until it is closed.
@@ -265,6 +273,9 @@ func (n *Node) Shutdown(ctx context.Context) error {
 
 func (n *Node) closeSockets() {
 	for _, s := range n.sockets {
+		_ = s.Close()
+	}
+	for _, s := range n.icmp {
 		_ = s.Close()
 	}
 }

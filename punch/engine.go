@@ -162,6 +162,7 @@ type Report struct {
 	Sent      int           // probes sent
 	Sockets   int           // sockets asked for, besides those that there were
 	Heard     int           // probes of the peer that reached us
+	Echoed    int           // our own probes that a router sent back
 	Confirmed int           // routes, lost ones included
 	First     time.Duration // from the start to the first confirmed route
 }
@@ -241,7 +242,9 @@ type Engine struct {
 
 	started   time.Time // zero before Start
 	stopped   bool
+	won       Transport // the best one that a route came of; 0: none
 	probePace pace
+	icmpPace  pace
 	shotPace  pace
 	sequence  uint64
 	window    wire.Window
@@ -255,6 +258,7 @@ type Engine struct {
 type socket struct {
 	local Local
 	is4   bool
+	port  uint16
 }
 
 // NewEngine prepares an Engine; nothing is sent before Start.
@@ -269,6 +273,7 @@ func NewEngine(cfg Config) *Engine {
 		targets: targets(cfg.Self, cfg.Other, cfg.Links),
 
 		probePace: newPace(secondProbes),
+		icmpPace:  newPace(secondICMP),
 	}
 	e.report.Targets = len(e.targets)
 	return e
@@ -292,7 +297,7 @@ func (e *Engine) Step(now time.Time, in Input, out []Action) (actions []Action, 
 			e.bound(in.Local)
 			break
 		}
-		e.locals = append(e.locals, socket{in.Local, in.From.Addr().Unmap().Is4()})
+		e.locals = append(e.locals, socket{in.Local, in.From.Addr().Unmap().Is4(), in.From.Port()})
 		if e.probing() {
 			e.addPairs()
 		}

@@ -33,6 +33,8 @@ const (
 type Tactic struct {
 	Name      Name
 	Transport Transport
+	// After is how long it leaves the race to better transports.
+	After time.Duration
 	// Openers are the TTLs of the packets that open our own NAT first and die
 	// before they can reach the peer's. Hold is how long full-TTL probes wait
 	// behind them.
@@ -131,6 +133,15 @@ var openerTTLs = []uint8{2}
 // both peers compute parts that fit each other. Of the tactics of a transport that both
 // sides can use, the first is always Plain: evidence beats labels.
 func Plan(self, other Side) []Tactic {
+	tactics := planUDP(self, other)
+	after := time.Duration(0)
+	if len(tactics) > 0 {
+		after = afterBetter
+	}
+	return append(tactics, planICMP(self, other, after)...)
+}
+
+func planUDP(self, other Side) []Tactic {
 	if !self.Abilities.Has(ByUDP) || !other.Abilities.Has(ByUDP) {
 		return nil
 	}

@@ -78,7 +78,7 @@ func (p *pair) check(now time.Time, size int, urgent bool) {
 // the other only answers.
 func (e *Engine) keepalive(p *pair) time.Duration {
 	keepalive := keepalive
-	if f := e.cfg.Keepalive; f != nil && p.remote.Addr().Is4() {
+	if f := e.cfg.Keepalive; f != nil && p.remote.Addr().Is4() && p.local.Transport() == UDP {
 		if d := f(); d > 0 {
 			keepalive = d
 		}

@@ -24,6 +24,7 @@ type world struct {
 	rng    *rand.Rand
 	events queue
 	a, b   *side
+	icmp   map[*side]*icmpHome
 	// tamper, if set, may change or drop (nil) what b receives.
 	tamper func(data []byte) []byte
 	opened map[[2]netip.AddrPort]bool
@@ -204,7 +205,7 @@ func (w *world) step(s *side, in Input) {
 	for _, a := range out {
 		switch a.Op {
 		case Send:
-			if a.Local >= 100 && !s.extra[a.Local] {
+			if a.Local >= 100 && a.Local.Transport() == UDP && !s.extra[a.Local] {
 				w.t.Errorf("%s sent from the socket %d, which is not open", s.name, a.Local)
 			}
 			s.packets, s.sent = append(s.packets, a), append(s.sent, w.now)
@@ -251,6 +252,10 @@ func (w *world) send(s *side, a Action) {
 	other := w.b
 	if s == w.b {
 		other = w.a
+	}
+	if a.Local.Transport() == ICMP {
+		w.sendICMP(s, a)
+		return
 	}
 	from := s.source(a.Local, a.To)
 	w.opened[[2]netip.AddrPort{from, a.To}] = true

@@ -2,6 +2,7 @@ package punch
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"bodkin/internal/wire"
@@ -67,9 +68,14 @@ func pause(tries int) time.Duration { return schedule[min(max(tries, 1), len(sch
 func (e *Engine) addPairs() {
 	for _, t := range e.targets {
 		for _, s := range e.locals {
-			if s.is4 == t.endpoint.Addr().Is4() && e.pair(s.local, t.endpoint) == nil {
+			if s.local.Transport() == UDP && s.is4 == t.endpoint.Addr().Is4() && e.pair(s.local, t.endpoint) == nil {
 				e.addPair(s.local, t)
 			}
+		}
+	}
+	for _, s := range e.locals {
+		if s.local.Transport() == ICMP {
+			e.addICMPPairs(s)
 		}
 	}
 }
@@ -80,7 +86,7 @@ func (e *Engine) addPair(l Local, t target) *pair {
 	}
 	p := &pair{local: l, remote: t.endpoint, kind: t.kind, limit: t.limit, nextAt: e.now}
 	switch plain := e.tactics[0]; {
-	case !e.now.Equal(e.started), t.kind == Host:
+	case !e.now.Equal(e.started), t.kind == Host, l.Transport() != UDP:
 	case e.reserved(l, t):
 		p.openers, p.hold = []uint8{openerTTLs[0], openerTTLs[0]}, holdReserve
 	case plain.Hold > 0:
@@ -178,8 +184,12 @@ func (e *Engine) due(p *pair) bool {
 	if e.probing() && e.spent() {
 		return true // the attempt is over
 	}
-	if !e.probePace.take(e.now) {
-		p.nextAt = e.probePace.free()
+	pace := &e.probePace
+	if p.local.Transport() == ICMP {
+		pace = &e.icmpPace
+	}
+	if !pace.take(e.now) {
+		p.nextAt = pace.free()
 		return true
 	}
 	if len(p.openers) > 0 {
@@ -220,6 +230,10 @@ func (e *Engine) packet(l Local, from netip.AddrPort, data []byte) {
 	case err != nil:
 		e.stats.Malformed++
 	case !e.keys.Verify(p):
+		if l.Transport() == ICMP && e.keys.Returned(p) {
+			e.report.Echoed++ // by a router, or the peer's system: it tells nothing of the peer
+			return
+		}
 		e.stats.Forged++
 	case p.Answer:
 		e.answered(l, from, p)
@@ -241,8 +255,8 @@ func (e *Engine) probed(l Local, from netip.AddrPort, in wire.Probe) {
 		e.emit(Action{Op: Send, Local: l, To: from, Data: e.keys.AppendAnswer(nil, in.ID, from)})
 		return
 	}
-	if !e.cfg.Self.Abilities.Carries(l.Transport()) {
-		return // we would not send data that way
+	if !slices.ContainsFunc(e.tactics, func(t Tactic) bool { return t.Transport == l.Transport() }) {
+		return // one of the two would not send data that way
 	}
 	e.report.Heard++
 	p := e.pair(l, from)
@@ -252,6 +266,9 @@ func (e *Engine) probed(l Local, from netip.AddrPort, in wire.Probe) {
 				return
 			}
 			e.strays++
+		}
+		if e.won > l.Transport() && l.Transport() == ICMP {
+			return // unanswered: there is something better
 		}
 		limit := unobservedLimit - 1
 		if sharesAddress(e.cfg.Other.Observed, []netip.AddrPort{from}) {
@@ -316,6 +333,9 @@ func (e *Engine) confirm(p *pair, sent time.Time, wide bool) {
 	if was == trying {
 		if e.report.Confirmed++; e.report.Confirmed == 1 {
 			e.report.First = e.now.Sub(e.started)
+		}
+		if t := p.local.Transport(); t > e.won {
+			e.won = t
 			e.decide(p.tactic)
 		}
 	}
@@ -327,19 +347,23 @@ func (e *Engine) confirm(p *pair, sent time.Time, wide bool) {
 	e.emit(Action{Op: Confirmed, Local: p.local, To: p.remote, Kind: p.kind, RTT: p.rtt, Loss: p.lost})
 }
 
-// decide ends the race: the first route is there.
+// decide ends the race of a transport and of those that are worse: its first route is
+// there.
 func (e *Engine) decide(winner int) {
 	if !e.probing() {
 		return // a route that came after the attempt
 	}
-	e.volleys, e.open4 = nil, 0
 	for i := range e.outcomes {
 		switch {
 		case i == winner:
 			e.outcomes[i].Result = Won
-		case e.outcomes[i].Result == Running:
+		case e.outcomes[i].Result == Running && e.tactics[i].Transport <= e.won:
 			e.outcomes[i].Result = NotNeeded
 		}
 	}
-	e.releaseAt = e.now.Add(releaseAfter)
+	e.dropWorse(e.won)
+	if e.won == UDP {
+		e.volleys, e.open4 = nil, 0
+		e.releaseAt = e.now.Add(releaseAfter)
+	}
 }

@@ -84,7 +84,7 @@ func (e *Engine) load() {
 // main4 is the socket that the server knows, of IPv4; 0 if there is none.
 func (e *Engine) main4() Local {
 	for _, s := range e.locals {
-		if s.is4 {
+		if s.is4 && s.local.Transport() == UDP {
 			return s.local
 		}
 	}
@@ -135,7 +135,7 @@ func (a Aim) ports(n int, random io.Reader) []uint16 {
 // fire shoots what is due, and opens sockets to shoot from. It returns when it
 // wants to be called again.
 func (e *Engine) fire() (next time.Time) {
-	if !e.probing() || e.report.Confirmed > 0 {
+	if !e.probing() || e.won == UDP {
 		return time.Time{}
 	}
 	if e.now.Before(e.fireAt) {
@@ -249,6 +249,9 @@ func (e *Engine) hit(l Local, from netip.AddrPort, id wire.TransactionID) bool {
 // blame is the tactic that made a pair possible which the peer's probe showed.
 func (e *Engine) blame(l Local, from netip.AddrPort) int {
 	for i, t := range e.tactics {
+		if l.Transport() == ICMP && t.Name == l.Way().of() {
+			return i
+		}
 		if t.Sockets > 0 && slices.Contains(e.extra, l) {
 			return i
 		}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -47,7 +48,7 @@ func (a *app) addNodeFlags(c *cobra.Command) {
 	a.addKeyFlag(c)
 	f := pflag.NewFlagSet("node", pflag.ContinueOnError)
 	f.StringVar(&a.node.server, "server", "", "`URL` of the rendezvous server, as 'bodkin serve' prints it")
-	f.StringSliceVar(&a.node.transports, "transports", nil, "`LIST` of the kinds of holes to punch, of: udp; empty: stay on the relay (default: all)")
+	f.StringSliceVar(&a.node.transports, "transports", nil, "`LIST` of the kinds of holes to punch, of: "+strings.Join(bodkin.Transports(), ", ")+"; empty: stay on the relay (default: all)")
 	f.Uint16Var(&a.node.port, "port", 0, "local UDP `PORT` (default: any)")
 	f.BoolVar(&a.node.noPortMap, "no-portmap", false, "do not ask routers to map the port (PCP, NAT-PMP, UPnP)")
 	f.StringVar(&a.node.events, "events", "", "`FILE` to append what happens to, as JSON, an object a line")

@@ -13,6 +13,7 @@ import (
 	"bodkin/internal/control"
 	"bodkin/nat"
 	"bodkin/peer"
+	"bodkin/punch"
 
 	"github.com/spf13/cobra"
 )
@@ -136,6 +137,9 @@ func natText(n bodkin.NAT) string {
 func tacticsText(a bodkin.Attempt) string {
 	var out []string
 	for _, t := range a.Tactics {
+		if t.Probes == 0 && t.Result != string(punch.Postponed) {
+			continue // it left the race to others
+		}
 		out = append(out, fmt.Sprintf("%s: %s, %s", t.Name, t.Result, count(t.Probes, "probe")))
 	}
 	text := strings.Join(out, "; ")

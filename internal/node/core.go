@@ -36,7 +36,7 @@ type Op uint8
 
 // Inputs.
 const (
-	// Network names the Sockets that there are, and the Links' prefixes.
+	// Network names the Sockets that there are, those for ICMP, and the Links' prefixes.
 	Network Op = iota + 1
 	// Resolved names the server's endpoints, one a family, and in Streams those for
 	// connections.
@@ -133,6 +133,7 @@ type Input struct {
 	Heard   time.Time
 	Size    int
 	Sockets []path.LocalSocket
+	ICMP    []path.LocalSocket
 	Links   []netip.Prefix
 	Servers []netip.AddrPort
 	Streams []rendezvous.StreamEndpoint
@@ -180,6 +181,7 @@ type Core struct {
 	streams   []rendezvous.ServerEndpoint // connections to it
 	keeping   bool                        // one of them beside UDP
 	sockets   []path.LocalSocket
+	icmp      icmp
 	mapped    []netip.AddrPort // by routers
 	up        bool             // registered
 	accepting bool
@@ -298,6 +300,7 @@ func (c *Core) run() (next time.Time) {
 		c.tickAgent()
 	}
 	c.tickMeasuring()
+	c.tickICMP()
 	for _, m := range slices.Clone(c.members) {
 		if due(m.next) {
 			c.step(m, path.Input{Op: path.Tick})
@@ -315,6 +318,7 @@ func (c *Core) run() (next time.Time) {
 	earliest(c.measuring.next)
 	earliest(c.measuring.recount)
 	earliest(c.measuring.lifetimes)
+	earliest(c.icmp.next)
 	return next
 }
 
@@ -329,6 +333,9 @@ func (c *Core) packet(in Input) {
 		return
 	}
 	probe, err := wire.ParseProbe(in.Data)
+	if err != nil && c.seenAs(in) {
+		return
+	}
 	if err != nil {
 		c.ignored.add(malformedProbe, 1)
 		return
@@ -370,7 +377,7 @@ func (c *Core) bound(in Input) {
 // network takes in which sockets and addresses there are now.
 func (c *Core) network(in Input) {
 	moved := !slices.Equal(c.sockets, in.Sockets)
-	c.sockets = in.Sockets
+	c.sockets, c.icmp.sockets = in.Sockets, in.ICMP
 	c.self.Links = in.Links
 	c.gather()
 	if moved && c.resolved.Op == Resolved {

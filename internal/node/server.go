@@ -176,6 +176,7 @@ func (c *Core) registered(a rendezvous.AgentAction) {
 	}
 	if moved || c.measuring.measurement == nil {
 		c.measure()
+		c.askEcho()
 	}
 	if moved {
 		c.all(path.Input{Op: path.NetworkChanged})

@@ -59,3 +59,6 @@ func (System) Prefixes() ([]netip.Prefix, error) {
 	}
 	return out, nil
 }
+
+// Do implements [ICMPNetwork].
+func (System) Do(f func() error) error { return f() }

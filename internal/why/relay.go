@@ -46,6 +46,8 @@ func relayed(f Facts) Verdict {
 		}
 	case !sameFamily(f.Self, f.Other):
 		return noFamily(f.Self)
+	case onlyICMP(f):
+		return byICMP(f)
 	case r.Heard > 0:
 		return Verdict{
 			Blame:  []Blame{{Between, Filtering}, {Theirs, Filtering}},

@@ -37,6 +37,12 @@ func TestVerdicts(t *testing.T) {
 	outcomes := func(first, second punch.Result) punch.Report {
 		return punch.Report{Outcomes: []punch.Outcome{{Tactic: punch.Plain, Result: first}, {Tactic: punch.Birthday, Result: second}}}
 	}
+	byPing := func(a, b string, ours, theirs punch.Abilities, r punch.Report) Facts {
+		r.Outcomes = []punch.Outcome{{Tactic: punch.Echo, Result: punch.FoundNone}}
+		f := relayed(side(easy, a), side(easy, b), r)
+		f.Self.Abilities, f.Other.Abilities = ours, theirs
+		return f
+	}
 	a4, b4, b6 := "203.0.113.1:1", "198.51.100.1:2", "[2001:db8::1]:3"
 	wrong := fmt.Errorf("server: %w", rendezvous.ErrWrongServer)
 	for name, c := range map[string]struct {
@@ -77,6 +83,24 @@ func TestVerdicts(t *testing.T) {
 				return relayed(side(easy, a4), b, outcomes(punch.FoundNone, punch.FoundNone))
 			}(), Relayed, []Blame{{Theirs, Mapping}}, "another NAT is probably in front",
 		},
+		"pings alone": {byPing(a4, b4, punch.ByEcho, punch.ByEcho, punch.Report{}), Relayed, []Blame{{Both, Policy}}, "neither may answer"},
+		"a router echoes": {
+			byPing(a4, b4, punch.ByEcho, punch.ByEcho|punch.ByError, punch.Report{Echoed: 3}),
+			Relayed, []Blame{{Both, Filtering}, {Ours, Policy}}, "answered by the router",
+		},
+		"pings come to nothing": {
+			byPing(a4, b4, punch.ByEcho|punch.ByError, punch.ByEcho, punch.Report{}),
+			Relayed, []Blame{{Both, Filtering}, {Theirs, Policy}}, "the replies to their own",
+		},
+		"ICMP is dropped": {
+			byPing(a4, b4, punch.ByEcho|punch.ByError, punch.ByEcho|punch.ByError, punch.Report{}),
+			Relayed, []Blame{{Between, Filtering}, {Both, Filtering}}, "neither pings nor ICMP errors",
+		},
+		"ICMP with a NAT that is hard": {func() Facts {
+			f := byPing(a4, b4, punch.ByEcho|punch.ByError, punch.ByEcho|punch.ByError, punch.Report{})
+			f.Self.Profile = hard
+			return f
+		}(), Relayed, []Blame{{Both, Mapping}}, "one port for all"},
 		"both hard, and IPv6": {relayed(side(hard, a4, b6), side(hard, b4, b6), punch.Report{}), Relayed, []Blame{{Both, Mapping}, {Between, Filtering}}, "by IPv6"},
 	} {
 		v := Explain(c.facts)
@@ -96,7 +120,7 @@ func TestVerdicts(t *testing.T) {
 
 func TestDirectSaysWhatItCameOf(t *testing.T) {
 	t.Parallel()
-	for _, name := range []punch.Name{punch.Plain, punch.Predict, punch.Birthday, punch.BlockBirthday, punch.Mixed, "another"} {
+	for _, name := range []punch.Name{punch.Plain, punch.Predict, punch.Birthday, punch.BlockBirthday, punch.Mixed, punch.Echo, punch.Errors, "another"} {
 		v := Explain(Facts{Route: punch.UDP, Report: punch.Report{
 			First: 1234500 * time.Nanosecond, Outcomes: []punch.Outcome{{Tactic: name, Result: punch.Won}},
 		}})

@@ -21,6 +21,8 @@ func opened(won punch.Name, after time.Duration) string {
 		punch.Birthday:      "among many sockets of one side and many ports tried by the other, two met",
 		punch.BlockBirthday: "among the ports of a carrier's block, two met",
 		punch.Mixed:         "a predicted port met one of a carrier's block",
+		punch.Echo:          "echo requests of one side reached the other, whose replies carry its packets",
+		punch.Errors:        "ICMP errors carry packets, which both NATs take for answers to UDP",
 	}[won]
 	if how == "" {
 		how = string(won)
@@ -90,15 +92,18 @@ func mapping(s Side, f Facts) Verdict {
 
 // chance says what became of the tactics against such NATs.
 func chance(r *punch.Report) string {
-	if len(r.Outcomes) < 2 {
-		return "; guessing would take more packets than is fair"
-	}
 	var tried []string
-	for _, o := range r.Outcomes[1:] {
+	for _, o := range r.Outcomes {
+		if o.Tactic == punch.Plain || o.Tactic == punch.Echo || o.Tactic == punch.Errors {
+			continue
+		}
 		if o.Result == punch.Postponed {
 			return fmt.Sprintf("; %s has found nothing before and rests for a while", o.Tactic)
 		}
 		tried = append(tried, string(o.Tactic))
+	}
+	if len(tried) == 0 {
+		return "; guessing would take more packets than is fair"
 	}
 	return fmt.Sprintf("; %s found nothing this time, and is tried again", strings.Join(tried, " and "))
 }

@@ -135,6 +135,11 @@ func (k *ProbeKeys) Verify(p Probe) bool {
 	return p.message != nil && p.Session == k.Session && k.Theirs.Check(p.message) == nil
 }
 
+// Returned reports whether a probe is one of our own that came back.
+func (k *ProbeKeys) Returned(p Probe) bool {
+	return p.message != nil && !p.Answer && p.Session == k.Session && k.Ours.Check(p.message) == nil
+}
+
 func newMessage(t stun.MessageType, id TransactionID) *stun.Message {
 	m := &stun.Message{Type: t, TransactionID: id, Raw: make([]byte, 0, 128)}
 	m.WriteHeader()

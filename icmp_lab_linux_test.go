@@ -1,0 +1,123 @@
+package bodkin_test
+
+import (
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"bodkin"
+	"bodkin/natlab"
+	"bodkin/natlab/netbed"
+	"bodkin/rendezvous"
+
+	"golang.org/x/sys/unix"
+)
+
+// unprivileged is a lab host on which a process may open ping sockets, and no raw ones.
+type unprivileged struct{ *netbed.Host }
+
+// Do takes the capability from the thread that f runs on, which ends with it.
+func (u unprivileged) Do(f func() error) error {
+	return u.Host.Do(func() error {
+		if err := os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 0"), 0); err != nil {
+			return err
+		}
+		if err := dropRaw(); err != nil {
+			return err
+		}
+		return f()
+	})
+}
+
+func dropRaw() error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return err
+	}
+	data[0].Effective &^= 1 << unix.CAP_NET_RAW
+	return unix.Capset(&header, &data[0])
+}
+
+// icmpLab is two homes, of which nothing but ICMP gets from one to the other: the core
+// drops UDP between them.
+func icmpLab(t *testing.T, bed netbed.Bed, o natlab.Options) homes {
+	t.Helper()
+	netbed.Need(t)
+	l, err := bed.Start(t.Context(), natlab.TwoHomes(o))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	h := l.Host("server")
+	listen := []netip.AddrPort{netip.AddrPortFrom(h.Addr(), 3478)}
+	if h.Addr6().IsValid() {
+		listen = append(listen, netip.AddrPortFrom(h.Addr6(), 3478))
+	}
+	s, stop := startServer(t, rendezvous.ServerConfig{Network: h, Listen: listen})
+	server := map[netip.Addr]bool{h.Addr(): true, h.Addr6(): true}
+	l.Block(func(p natlab.Packet) bool {
+		return p.Protocol == natlab.ProtocolUDP && !server[p.From.Addr()] && !server[p.To.Addr()]
+	})
+	return homes{l, s, stop, s.URL(h.Addr().String()).String()}
+}
+
+// Which pairs of networks ICMP gets through, with which tactic, and which it does not.
+func TestHolesByICMP(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		a, b         natlab.Preset
+		pingA, pingB bool // no raw socket there
+		bed          netbed.Bed
+		won          string // "": the relay
+	}{
+		"public with linux":              {a: "open", b: "linux", won: "icmp echo"},
+		"linux with public":              {a: "linux", b: "open", won: "icmp echo"},
+		"public with unprivileged linux": {a: "open", b: "linux", pingB: true, won: "icmp echo"},
+		"unprivileged linux with public": {a: "linux", b: "open", pingA: true, won: "icmp echo"},
+		"linux with linux":               {a: "linux", b: "linux", won: "icmp errors"},
+		"linux with openwrt":             {a: "linux", b: "openwrt", won: "icmp errors"},
+		"firewall with linux-accept":     {a: "firewall", b: "linux-accept", won: "icmp errors"},
+		"linux with linux, echo alone":   {a: "linux", b: "linux", pingA: true},
+		"loose with loose":               {a: "icmp-loose", b: "icmp-loose", pingA: true, bed: netbed.Model, won: "icmp echo"},
+		"loose with public":              {a: "icmp-loose", b: "open", pingA: true, bed: netbed.Model, won: "icmp echo"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := icmpLab(t, c.bed, natlab.Options{PresetA: c.a, PresetB: c.b})
+			node := func(host string, ping bool) *bodkin.Node {
+				cfg := bodkin.Config{Transports: []string{"icmp"}, Server: h.url, Network: h.Host(host)}
+				if ping {
+					cfg.Network = unprivileged{h.Host(host)}
+				}
+				return startNode(t, cfg)
+			}
+			a, b := node("a", c.pingA), node("b", c.pingB)
+			echo(t, b, "echo")
+			ctx := testContext(t)
+			if err := b.WaitRegistered(ctx); err != nil {
+				t.Fatal(err)
+			}
+			x, err := a.Explain(ctx, b.ID())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.won == "" {
+				if x.Way != "relay" || x.Attempt.Won != "" || !strings.Contains(x.Reason, "ping") {
+					t.Errorf("%s: %s, %+v", x.Way, x.Reason, x.Attempt)
+				}
+				return
+			}
+			if x.Way != "direct" || x.Route.Transport != "icmp" || x.Attempt.Won != c.won && !strings.Contains(name, "public") {
+				t.Fatalf("%s by %v: %s, %+v", x.Way, x.Route, x.Reason, x.Attempt)
+			}
+			t.Logf("direct after %v: %v", x.Attempt.First, x.Route)
+			if x.Attempt.First < 90*time.Millisecond {
+				t.Error("that is sooner than light")
+			}
+			transfer(t, a, b, 256<<10, func() {})
+		})
+	}
+}

@@ -1,0 +1,16 @@
+//go:build windows || js || wasip1 || plan9
+
+package sock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+)
+
+var errNoICMP = fmt.Errorf("ICMP on this system: %w", errors.ErrUnsupported)
+
+func listenRaw(context.Context, bool) (net.PacketConn, error) { return nil, errNoICMP }
+
+func listenPing(bool) (net.PacketConn, error) { return nil, errNoICMP }
