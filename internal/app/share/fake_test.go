@@ -122,6 +122,9 @@ func (n *fakeNode) spend(bytes int) {
 	}
 	n.budget -= int64(bytes)
 	over := n.budget <= 0
+	if over {
+		n.budget = 0 // once
+	}
 	n.mu.Unlock()
 	if over {
 		n.spent()

@@ -57,8 +57,9 @@ type incoming struct {
 type inFile struct {
 	hashes []hash
 	got    []bool // in this transfer
-	left   int    // pieces without a hash
-	came   int64  // bytes in this transfer
+	known  int    // pieces whose hash is known
+	came   int    // pieces in this transfer
+	bytes  int64  // of those
 	end    *frame
 	merger merger // of a stream, whose pieces come in order
 	first  hash   // of its first piece, if that is all
@@ -72,7 +73,7 @@ func (i *incoming) run(ctx context.Context) error {
 	stop := context.AfterFunc(i.link.ctx, func() { i.cancel(context.Cause(i.link.ctx)) })
 	defer stop()
 	i.files, i.whole = make(map[int]*inFile), make(map[int]bool)
-	return i.link.why(i.ctx, i.receive())
+	return i.link.why(i.receive())
 }
 
 func (i *incoming) receive() error {
@@ -348,7 +349,7 @@ func (i *incoming) readStream(c Conn) error {
 	}
 }
 
-var errPiece = errors.New("a piece is not what it should be: the disk or the memory of one side may be broken")
+var errPiece = &stopError{failOther, errors.New("a piece is not what it should be: the disk or the memory of one side may be broken")}
 
 // expects checks that a piece is one that may come now.
 func (i *incoming) expects(f frame) error {
@@ -386,8 +387,8 @@ func (i *incoming) partial(index int) *inFile {
 	in := i.files[index]
 	if in == nil {
 		n := pieces(i.entries[index].Size)
-		in = &inFile{hashes: make([]hash, n), got: make([]bool, n), left: n}
-		in.left -= copy(in.hashes, i.has[index])
+		in = &inFile{hashes: make([]hash, n), got: make([]bool, n)}
+		in.known = copy(in.hashes, i.has[index])
 		i.files[index] = in
 	}
 	return in
@@ -426,9 +427,9 @@ func (i *incoming) piece(f frame, b []byte) error {
 		return i.finish(f.index, e.Size)
 	}
 	if f.n >= len(i.has[f.index]) {
-		in.left--
+		in.known++
 	}
-	in.came += f.length
+	in.came, in.bytes = in.came+1, in.bytes+f.length
 	in.hashes[f.n] = h
 	return i.check(f.index, in)
 }
@@ -450,7 +451,7 @@ func (i *incoming) ends(f frame) error {
 		if in.merger.n > 1 {
 			h = in.merger.root()
 		}
-		if in.merger.n == 0 || in.length != f.length || h != f.hash {
+		if in.merger.n == 0 || in.merger.n != uint64(f.n) || in.length != f.length || h != f.hash {
 			return errPiece
 		}
 		return i.finish(f.index, f.length)
@@ -465,14 +466,15 @@ func (i *incoming) ends(f frame) error {
 
 // check finishes a file if all of it is there. Under the lock.
 func (i *incoming) check(index int, in *inFile) error {
-	if in.end == nil || in.left > 0 {
+	// The end may overtake pieces that other streams carry.
+	if in.end == nil || in.came < in.end.n {
 		return nil
 	}
-	if merged(in.hashes) != in.end.hash {
+	if in.known < len(in.hashes) || merged(in.hashes) != in.end.hash {
 		return errPiece
 	}
 	size := i.entries[index].Size
-	i.did.keep(size - in.came)
+	i.did.keep(size - in.bytes)
 	return i.finish(index, size)
 }
 

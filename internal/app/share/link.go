@@ -199,18 +199,16 @@ func (l *link) end(err error) {
 const whyTime = 2 * time.Second
 
 // why prefers what the other side said, or what ended the transfer, to how we noticed.
-func (l *link) why(ctx context.Context, err error) error {
+func (l *link) why(err error) error {
 	var ours *stopError
 	if err == nil || errors.As(err, &ours) {
 		return err
 	}
-	if ctx.Err() == nil || errors.Is(context.Cause(ctx), err) {
-		late := time.NewTimer(whyTime)
-		defer late.Stop()
-		select {
-		case <-l.ctx.Done():
-		case <-late.C:
-		}
+	late := time.NewTimer(whyTime)
+	defer late.Stop()
+	select {
+	case <-l.ctx.Done():
+	case <-late.C:
 	}
 	if cause := context.Cause(l.ctx); cause != nil {
 		return cause
@@ -339,13 +337,14 @@ func (h *hub) take(c Conn, id peer.ID) {
 		_ = c.Abort()
 		return
 	}
-	switch k {
-	case kindHello:
+	if k == kindJoin {
+		if !h.join(begun{c, r}, id, body) {
+			_ = c.Abort()
+		}
+		return
+	}
+	if err = errMessage; k == kindHello {
 		err = h.hello(c, id, r, body)
-	case kindJoin:
-		err = h.join(begun{c, r}, id, body)
-	default:
-		err = errMessage
 	}
 	if err != nil {
 		_, _ = c.Write(appendMessage(nil, kindFail, appendFail(nil, codeFor(err), err.Error())))
@@ -398,29 +397,37 @@ func (h *hub) hello(c Conn, id peer.ID, r *bufio.Reader, body []byte) error {
 	}
 }
 
-// join hands a stream to its transfer.
-func (h *hub) join(c Conn, id peer.ID, body []byte) error {
+// join hands a stream to its transfer, if that is still there.
+func (h *hub) join(c Conn, id peer.ID, body []byte) bool {
 	t, err := parseJoin(body)
 	if err != nil {
-		return err
+		return false
 	}
 	h.mu.Lock()
 	j, ok := h.joins[t]
 	h.mu.Unlock()
 	if !ok || j.peer != id {
-		return errEnded
+		return false
 	}
 	select {
 	case j.streams <- c:
-		return nil
+		return true
 	default:
-		return errMessage
+		return false
 	}
 }
 
 func (h *hub) forget(id transferID) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	streams := h.joins[id].streams
 	delete(h.joins, id)
-	// Streams that nobody took end with the peer's side of them.
+	for {
+		select {
+		case c := <-streams: // that nobody took
+			_ = c.Abort()
+		default:
+			return
+		}
+	}
 }

@@ -62,7 +62,7 @@ func (e *unsafeError) Error() string {
 	return fmt.Sprintf("refused %s: %s", Printable(e.path), e.why)
 }
 
-var errEntries = errors.New("the list of files is not what was announced")
+var errEntries = &stopError{failRefused, errors.New("the list of files is not what was announced")}
 
 // manifest checks entries one after another, as they come.
 type manifest struct {

@@ -33,7 +33,7 @@ const (
 // maxBody bounds a message, and so what a peer makes us hold for one.
 const maxBody = 1 << 16
 
-var errMessage = errors.New("the other side says what cannot be understood; is it of another version?")
+var errMessage = &stopError{failOther, errors.New("the other side says what cannot be understood; is it of another version?")}
 
 // role is what the side that dials does.
 type role byte
@@ -250,11 +250,12 @@ func parseFail(b []byte) (code failure, reason string, err error) {
 // Frames on a data stream: their first byte.
 const (
 	framePiece byte = iota + 1 // a header, and the piece
-	frameEnd                   // all pieces of a file have been written, or are there
+	frameEnd                   // all pieces of a file have been written, or were there
 )
 
 // frame is the header of a frame. In a piece n and length say which and how long, and
-// hash is the piece's; in an end length is the file's, and hash its own.
+// hash is the piece's; in an end n is how many were written, length is the file's, and hash
+// its own.
 type frame struct {
 	kind   byte
 	index  int

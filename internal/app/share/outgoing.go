@@ -41,6 +41,7 @@ type outFile struct {
 	open   func() (*os.File, error)
 	mu     sync.Mutex
 	left   int // pieces
+	sent   int // pieces that were not there
 	failed bool
 }
 
@@ -64,11 +65,11 @@ func (o *outgoing) run(ctx context.Context) error {
 	defer stop()
 	o.did.begin(o.src.offer.bytes)
 	if err := o.send(); err != nil {
-		return o.link.why(o.ctx, err)
+		return o.link.why(err)
 	}
 	if len(o.lost) > 0 {
 		slices.Sort(o.lost)
-		return &LostError{o.lost}
+		return &stopError{failOther, &LostError{o.lost}}
 	}
 	return nil
 }
@@ -345,27 +346,28 @@ func (w *worker) buffer(n int) []byte {
 }
 
 // piece writes a piece, unless the other side has it.
-func (w *worker) piece(i, n int, h hash, b []byte) error {
+func (w *worker) piece(i, n int, h hash, b []byte) (written bool, err error) {
 	if has := w.have[i]; n < len(has) && has[n] == h {
 		w.did.keep(int64(len(b)))
-		return nil
+		return false, nil
 	}
 	if err := w.gate(w.ctx); err != nil {
-		return err
+		return false, err
 	}
 	w.head = frame{kind: framePiece, index: i, n: n, length: int64(len(b)), hash: h}.append(w.head[:0])
 	if _, err := w.w.Write(w.head); err != nil {
-		return err
+		return false, err
 	}
 	if _, err := w.w.Write(b); err != nil {
-		return err
+		return false, err
 	}
 	w.did.sent(int64(len(b)))
-	return nil
+	return true, nil
 }
 
-func (w *worker) last(i int, size int64, h hash) error {
-	w.head = frame{kind: frameEnd, index: i, length: size, hash: h}.append(w.head[:0])
+// last ends a file of which so many pieces were written.
+func (w *worker) last(i, written int, size int64, h hash) error {
+	w.head = frame{kind: frameEnd, index: i, n: written, length: size, hash: h}.append(w.head[:0])
 	_, err := w.w.Write(w.head)
 	return err
 }
@@ -381,15 +383,12 @@ func (w *worker) batch(files []int) error {
 			continue
 		}
 		h := whole(b)
-		has := w.have[i]
-		if err := w.piece(i, 0, h, b); err != nil {
-			return err
+		written, err := w.piece(i, 0, h, b)
+		if err == nil && !written {
+			err = w.last(i, 0, int64(len(b)), h) // a word that it is right
 		}
-		// A piece that is there already needs a word that it is right.
-		if len(has) > 0 && has[0] == h {
-			if err := w.last(i, int64(len(b)), h); err != nil {
-				return err
-			}
+		if err != nil {
+			return err
 		}
 	}
 	return nil
@@ -427,12 +426,13 @@ func (w *worker) span(j job) error {
 		failed := j.file.failed
 		j.file.mu.Unlock()
 		var err error
+		written := false
 		if !failed {
-			if err = w.one(j.file, n); err != nil && !isLocal(err) {
+			if written, err = w.one(j.file, n); err != nil && !isLocal(err) {
 				return err
 			}
 		}
-		if err := w.ended(j.file, err); err != nil {
+		if err := w.ended(j.file, written, err); err != nil {
 			return err
 		}
 	}
@@ -448,15 +448,15 @@ func isLocal(err error) bool {
 }
 
 // one sends a piece of a large file.
-func (w *worker) one(f *outFile, n int) error {
+func (w *worker) one(f *outFile, n int) (written bool, err error) {
 	file, err := f.open()
 	if err != nil {
-		return localError{err}
+		return false, localError{err}
 	}
 	size := w.src.entries[f.index].Size
 	b := w.buffer(pieceLen(size, n))
 	if got, err := file.ReadAt(b, int64(n)*pieceSize(size)); got < len(b) {
-		return localError{changed(err)}
+		return false, localError{changed(err)}
 	}
 	f.hashes[n] = pieceHash(b, size, n)
 	return w.piece(f.index, n, f.hashes[n], b)
@@ -464,8 +464,11 @@ func (w *worker) one(f *outFile, n int) error {
 
 // ended counts a piece. The last one ends the file: with its hash, or with what is wrong
 // with it.
-func (w *worker) ended(f *outFile, err error) error {
+func (w *worker) ended(f *outFile, written bool, err error) error {
 	f.mu.Lock()
+	if written {
+		f.sent++
+	}
 	first := err != nil && !f.failed
 	f.failed = f.failed || err != nil
 	f.left--
@@ -490,7 +493,7 @@ func (w *worker) ended(f *outFile, err error) error {
 	if err := w.src.unchanged(f.index, file); err != nil {
 		return w.loses(f.index, err)
 	}
-	return w.last(f.index, w.src.entries[f.index].Size, merged(f.hashes))
+	return w.last(f.index, f.sent, w.src.entries[f.index].Size, merged(f.hashes))
 }
 
 // stream sends what has no length before its end.
@@ -511,7 +514,7 @@ func (w *worker) stream() error {
 				first = whole(b)
 			}
 			alone = n == 0
-			if err := w.piece(0, n, h, b); err != nil {
+			if _, err := w.piece(0, n, h, b); err != nil {
 				return err
 			}
 		}
@@ -530,7 +533,7 @@ func (w *worker) stream() error {
 	if !alone {
 		h = m.root()
 	}
-	if err := w.last(0, total, h); err != nil {
+	if err := w.last(0, int(m.n), total, h); err != nil {
 		return err
 	}
 	return w.w.Flush()

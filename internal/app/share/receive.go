@@ -87,10 +87,7 @@ func (r *Receiver) Serve(ctx context.Context, l Listener, admit func(peer.ID) bo
 		running = l
 		go func() {
 			out, err := r.run(ctx, l)
-			select {
-			case ends <- end{out, err}:
-			case <-ctx.Done():
-			}
+			ends <- end{out, err}
 		}()
 	}
 	for {
@@ -127,7 +124,11 @@ func (r *Receiver) Serve(ctx context.Context, l Listener, admit func(peer.ID) bo
 				return e.out, e.err
 			}
 		case <-ctx.Done():
-			return out, context.Cause(ctx)
+			if running == nil {
+				return out, context.Cause(ctx)
+			}
+			e := <-ends
+			return e.out, stopped(ctx, e.err)
 		}
 	}
 }

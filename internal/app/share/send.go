@@ -70,21 +70,18 @@ func (s *Sender) Serve(ctx context.Context, l Listener, admit func(peer.ID) bool
 	go func() { cancel(h.run(l)) }()
 	running := make(map[peer.ID]*link)
 	ends, over := make(chan ended), make(map[peer.ID]error)
-	for len(over) < receivers || len(running) > 0 {
+	count := 0 // of those whose end has not been heard of
+	for len(over) < receivers || count > 0 {
 		select {
 		case l := <-h.found:
 			if old := running[l.peer]; old != nil {
 				old.cancel(errEnded) // it has come back
 			}
 			running[l.peer] = l
-			go func() {
-				err := s.run(ctx, l)
-				select {
-				case ends <- ended{l, err}:
-				case <-ctx.Done():
-				}
-			}()
+			count++
+			go func() { ends <- ended{l, s.run(ctx, l)} }()
 		case e := <-ends:
+			count--
 			id := e.link.peer
 			if running[id] != e.link {
 				continue // another took its place
@@ -99,6 +96,9 @@ func (s *Sender) Serve(ctx context.Context, l Listener, admit func(peer.ID) bool
 				s.tell(Notice{Kind: NoticeFailed, Peer: id, Error: e.err})
 			}
 		case <-ctx.Done():
+			for range count {
+				<-ends
+			}
 			return context.Cause(ctx)
 		}
 	}

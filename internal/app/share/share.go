@@ -84,10 +84,7 @@ func (o *Options) persist(ctx context.Context, id peer.ID, once func(context.Con
 	for {
 		err := once(ctx)
 		if err == nil || ctx.Err() != nil || !passing(err) {
-			if ctx.Err() != nil {
-				err = context.Cause(ctx)
-			}
-			return err
+			return stopped(ctx, err)
 		}
 		if away.IsZero() || began(err) {
 			away, pause = time.Now(), retryFirst
@@ -100,9 +97,21 @@ func (o *Options) persist(ctx context.Context, id peer.ID, once func(context.Con
 		case <-time.After(pause):
 			pause = min(2*pause, retryLast)
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return stopped(ctx, err)
 		}
 	}
+}
+
+// stopped is an error, or what ctx ended for, with what the error says of what is kept.
+func stopped(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() == nil {
+		return err
+	}
+	cause := context.Cause(ctx)
+	if kept, ok := errors.AsType[*keptError](err); ok {
+		return &keptError{cause, kept.dir, kept.name}
+	}
+	return cause
 }
 
 // brokenError is how a transfer that had begun broke off.
@@ -127,7 +136,7 @@ func passing(err error) bool {
 	switch {
 	case errors.As(err, &f):
 		return f.code == failStopped
-	case errors.As(err, &ours), errors.Is(err, errMessage), errors.Is(err, errEntries), errors.Is(err, errPiece):
+	case errors.As(err, &ours):
 		return false
 	case errors.Is(err, bodkin.ErrClosed), errors.Is(err, bodkin.ErrDisplaced):
 		return false

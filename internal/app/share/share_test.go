@@ -3,16 +3,20 @@ package share
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"bodkin"
 	"bodkin/peer"
 )
 
@@ -26,9 +30,9 @@ func tree(t *testing.T, large int) string {
 		_, _ = r.Read(b)
 		put(t, filepath.Join(dir, fmt.Sprintf("%d", i%7), fmt.Sprintf("small-%d", i)), b)
 	}
-	b := make([]byte, large)
+	b := make([]byte, max(large, minPiece+1))
 	_, _ = r.Read(b)
-	put(t, filepath.Join(dir, "large"), b)
+	put(t, filepath.Join(dir, "large"), b[:large])
 	put(t, filepath.Join(dir, "two pieces"), b[:minPiece+1])
 	put(t, filepath.Join(dir, "empty"), nil)
 	put(t, filepath.Join(dir, "secret"), []byte("x"))
@@ -111,6 +115,19 @@ func (n *notices) add(x Notice) {
 	n.all = append(n.all, x)
 }
 
+// await waits for a notice.
+func (n *notices) await(k NoticeKind) {
+	for {
+		n.mu.Lock()
+		seen := slices.ContainsFunc(n.all, func(x Notice) bool { return x.Kind == k })
+		n.mu.Unlock()
+		if seen {
+			return
+		}
+		time.Sleep(time.Millisecond) // of fake time
+	}
+}
+
 // sent is how many bytes were written in all.
 func (n *notices) sent() (bytes int64) {
 	n.mu.Lock()
@@ -123,37 +140,54 @@ func (n *notices) sent() (bytes int64) {
 	return bytes
 }
 
+// transfer sends a source from one node to another, which dials.
+func transfer(t *testing.T, s *Sender, r *Receiver) (out Result, sent, received error) {
+	t.Helper()
+	a := s.Node.(*fakeNode)
+	l := a.listen(t)
+	ended := make(chan error, 1)
+	go func() { ended <- s.Serve(t.Context(), l, nil, 1) }()
+	out, received = r.From(t.Context(), a.id)
+	return out, <-ended, received
+}
+
+// two are two nodes of a new network.
+func two() (a, b *fakeNode) {
+	net := newFakeNet()
+	return net.node(1), net.node(2)
+}
+
 func TestFolderArrivesAsItWas(t *testing.T) {
 	t.Parallel()
 	for _, dials := range []string{"sender", "receiver"} {
 		t.Run(dials+" dials", func(t *testing.T) {
 			t.Parallel()
-			dir, to := tree(t, 3<<20+5), t.TempDir()
-			net := newFakeNet()
-			a, b := net.node(1), net.node(2)
-			s := &Sender{Node: a, Source: sourceOf(t, dir)}
-			r := &Receiver{Node: b, Place: to, Rule: RuleRename}
-			var out Result
-			var err error
-			sent := make(chan error, 1)
-			if dials == "sender" {
-				l := b.listen(t)
-				go func() { sent <- s.To(t.Context(), b.id) }()
-				out, err = r.Serve(t.Context(), l, nil)
-			} else {
-				l := a.listen(t)
-				go func() { sent <- s.Serve(t.Context(), l, nil, 1) }()
-				out, err = r.From(t.Context(), a.id)
-			}
-			must(t, err)
-			must(t, <-sent)
-			same(t, dir, filepath.Join(to, "photos"))
-			if left, _ := os.ReadDir(to); len(left) != 1 || len(out.Placed) != 1 || out.Placed[0] != "photos" {
-				t.Errorf("left %v, placed %q", left, out.Placed)
-			}
-			if c := out.Counts; c.Got != s.Source.Bytes() || c.Kept != 0 || c.Total != c.Got || c.Files != int64(s.Source.Files()) {
-				t.Errorf("counts %+v", c)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				dir, to := tree(t, 3<<20+5), t.TempDir()
+				a, b := two()
+				s := &Sender{Node: a, Source: sourceOf(t, dir)}
+				r := &Receiver{Node: b, Place: to, Rule: RuleRename}
+				var out Result
+				var sent, err error
+				if dials == "receiver" {
+					out, sent, err = transfer(t, s, r)
+				} else {
+					l := b.listen(t)
+					ended := make(chan error, 1)
+					go func() { ended <- s.To(t.Context(), b.id) }()
+					out, err = r.Serve(t.Context(), l, nil)
+					sent = <-ended
+				}
+				must(t, err)
+				must(t, sent)
+				same(t, dir, filepath.Join(to, "photos"))
+				if left, _ := os.ReadDir(to); len(left) != 1 || len(out.Placed) != 1 || out.Placed[0] != "photos" {
+					t.Errorf("left %v, placed %q", left, out.Placed)
+				}
+				if c := out.Counts; c.Got != s.Source.Bytes() || c.Kept != 0 || c.Total != c.Got || c.Files != int64(s.Source.Files()) {
+					t.Errorf("counts %+v", c)
+				}
+			})
 		})
 	}
 }
@@ -163,101 +197,142 @@ func TestTextAndStream(t *testing.T) {
 	long := make([]byte, 2*minPiece+17)
 	_, _ = rand.NewChaCha8([32]byte{3}).Read(long)
 	for name, data := range map[string][]byte{"empty": nil, "short": []byte("hello"), "one piece": long[:minPiece], "long": long} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			for _, form := range []string{"stream", "text", "stream to a file", "file to a stream"} {
-				net := newFakeNet()
-				a, b := net.node(1), net.node(2)
-				if form == "text" && len(data) > maxText {
-					continue
-				}
-				var src *Source
-				var err error
-				switch form {
-				case "text":
-					src, err = Text(string(data))
-				case "file to a stream":
-					at := filepath.Join(t.TempDir(), "x")
-					put(t, at, data)
-					src = sourceOf(t, at)
-				default:
-					src, err = Stream(bytes.NewReader(data), "stdin")
-				}
-				must(t, err)
-				var w bytes.Buffer
-				r := &Receiver{Node: b, Rule: RuleRename}
-				switch form {
-				case "stream", "file to a stream":
-					r.Out = &w
-				case "stream to a file":
-					r.Place = filepath.Join(t.TempDir(), "it")
-				}
-				l := a.listen(t)
-				sent := make(chan error, 1)
-				go func() { sent <- (&Sender{Node: a, Source: src}).Serve(t.Context(), l, nil, 1) }()
-				out, err := r.From(t.Context(), a.id)
-				must(t, err)
-				must(t, <-sent)
-				got := w.Bytes()
-				switch form {
-				case "text":
-					got = out.Text
-				case "stream to a file":
-					got, err = os.ReadFile(r.Place)
-					must(t, err)
-				}
-				if !bytes.Equal(got, data) {
-					t.Errorf("%s: %d bytes arrived of %d", form, len(got), len(data))
-				}
+		for _, form := range []string{"text", "stream", "stream to a file", "file to a stream"} {
+			if form == "text" && len(data) > maxText {
+				continue
 			}
-		})
+			t.Run(name+" "+form, func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					a, b := two()
+					var w bytes.Buffer
+					r := &Receiver{Node: b, Rule: RuleRename}
+					var src *Source
+					var err error
+					switch form {
+					case "text":
+						src, err = Text(string(data))
+					case "file to a stream":
+						at := filepath.Join(t.TempDir(), "x")
+						put(t, at, data)
+						src, r.Out = sourceOf(t, at), &w
+					case "stream":
+						src, err = Stream(bytes.NewReader(data), "stdin")
+						r.Out = &w
+					default:
+						src, err = Stream(bytes.NewReader(data), "stdin")
+						r.Place = filepath.Join(t.TempDir(), "it")
+					}
+					must(t, err)
+					out, sent, err := transfer(t, &Sender{Node: a, Source: src}, r)
+					must(t, err)
+					must(t, sent)
+					got := w.Bytes()
+					switch form {
+					case "text":
+						got = out.Text
+					case "stream to a file":
+						got, err = os.ReadFile(r.Place)
+						must(t, err)
+					}
+					if !bytes.Equal(got, data) {
+						t.Errorf("%d bytes arrived of %d", len(got), len(data))
+					}
+				})
+			})
+		}
 	}
 }
 
-// Either side is killed again and again, at a random moment, and started anew: in the end
-// everything is there, and little was sent twice.
-func TestKilledAndResumed(t *testing.T) {
+// Several receive the same, each at its own time, and one of them twice.
+func TestSeveralReceivers(t *testing.T) {
 	t.Parallel()
-	for _, victim := range []string{"sender", "receiver"} {
-		t.Run(victim, func(t *testing.T) {
-			t.Parallel()
-			dir, to := tree(t, 40<<20), t.TempDir()
-			net := newFakeNet()
-			rnd := rand.New(rand.NewPCG(1, 2))
-			var told notices
-			var kills int
-			for {
-				a, b := net.node(1), net.node(2)
-				src := sourceOf(t, dir)
-				ctx, cancel := context.WithCancel(t.Context())
-				if kills < 4 {
-					a.budget = rnd.Int64N(10<<20) + 1<<20
-				}
-				a.spent = func() {
-					map[string]*fakeNode{"sender": a, "receiver": b}[victim].kill()
-					cancel()
-				}
-				sent := make(chan error, 1)
-				l := a.listen(t)
-				go func() {
-					sent <- (&Sender{Node: a, Source: src, Options: Options{Notice: told.add}}).Serve(ctx, l, nil, 1)
-				}()
-				_, err := (&Receiver{Node: b, Place: to, Rule: RuleRename}).From(ctx, a.id)
-				cancel()
-				sentErr := <-sent
-				if err == nil {
-					must(t, sentErr)
-					break
-				}
-				kills++
+	synctest.Test(t, func(t *testing.T) {
+		dir := tree(t, 1<<20)
+		net := newFakeNet()
+		a := net.node(1)
+		l := a.listen(t)
+		ended := make(chan error, 1)
+		go func() { ended <- (&Sender{Node: a, Source: sourceOf(t, dir)}).Serve(t.Context(), l, nil, 3) }()
+		var wg sync.WaitGroup
+		places := make([]string, 4)
+		for i := range places {
+			places[i] = t.TempDir()
+		}
+		receive := func(name byte, to string) {
+			out, err := (&Receiver{Node: net.node(name), Place: to, Rule: RuleRename}).From(t.Context(), a.id)
+			if err != nil || len(out.Placed) != 1 {
+				t.Errorf("receiver %d: %v, %v", name, out.Placed, err)
 			}
+		}
+		wg.Go(func() {
+			receive(2, places[0])
+			receive(2, places[1])
+			receive(4, places[2])
+		})
+		wg.Go(func() { receive(3, places[3]) })
+		wg.Wait()
+		must(t, <-ended)
+		for _, to := range places {
 			same(t, dir, filepath.Join(to, "photos"))
-			total := sourceOf(t, dir).Bytes()
-			again := told.sent() - total
-			t.Logf("%d kills, %d bytes in all, %d sent again", kills, total, again)
-			if kills != 4 || again < 0 || again > 4*(dataStreams*minPiece+1<<20) {
-				t.Errorf("%d kills, %d bytes sent again", kills, again)
-			}
+		}
+	})
+}
+
+func TestReceiverThatDeclines(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a, b := two()
+		var asked Incoming
+		r := &Receiver{Node: b, Place: t.TempDir(), Confirm: func(_ context.Context, in Incoming) (bool, error) {
+			asked = in
+			return false, nil
+		}}
+		_, sent, err := transfer(t, &Sender{Node: a, Source: sourceOf(t, tree(t, 10))}, r)
+		var f *Failure
+		if !errors.As(sent, &f) || !f.Declined() || err == nil {
+			t.Errorf("ended with %v and %v", sent, err)
+		}
+		if asked.Peer != a.id || asked.Name != "photos" || !asked.Folder || asked.Files != 104 || asked.Roots != 1 {
+			t.Errorf("asked about %+v", asked)
+		}
+		if left, _ := os.ReadDir(r.Place); len(left) != 0 {
+			t.Errorf("left %v", left)
+		}
+	})
+}
+
+func TestOnlyADirectRoute(t *testing.T) {
+	t.Parallel()
+	for _, side := range []string{"sender", "receiver"} {
+		t.Run(side, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				a, b := two()
+				for _, n := range []*fakeNode{a, b} {
+					n.route = func() bodkin.Route { return bodkin.Route{Transport: "relay"} }
+					n.explan = bodkin.Explanation{Way: "relay", Reason: "both NATs are hard", Help: []string{"IPv6"}}
+				}
+				s := &Sender{Node: a, Source: sourceOf(t, tree(t, 10))}
+				r := &Receiver{Node: b, Place: t.TempDir(), Rule: RuleRename}
+				if side == "sender" {
+					s.DirectOnly = true
+				} else {
+					r.DirectOnly = true
+				}
+				_, sent, err := transfer(t, s, r)
+				for _, err := range []error{sent, err} {
+					if err == nil || !strings.Contains(err.Error(), "both NATs are hard; what would help: IPv6") {
+						t.Errorf("ended with %v", err)
+					}
+				}
+				for _, n := range []*fakeNode{a, b} {
+					n.explan.Way = "direct"
+				}
+				_, sent, err = transfer(t, s, r)
+				must(t, sent)
+				must(t, err)
+			})
 		})
 	}
 }

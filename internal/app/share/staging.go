@@ -188,6 +188,30 @@ func (s *staging) remove() error {
 	return s.opened.RemoveAll(s.name)
 }
 
+// prune deletes what an earlier try brought that is not sent any more.
+func (s *staging) prune() error {
+	wanted := make(map[string]bool, len(s.names))
+	for _, name := range s.names {
+		wanted[name] = true
+	}
+	var old []string
+	err := fs.WalkDir(s.data.FS(), ".", func(at string, d fs.DirEntry, err error) error {
+		if err != nil || at == "." || wanted[at] {
+			return err
+		}
+		if old = append(old, at); d.IsDir() {
+			return fs.SkipDir
+		}
+		return nil
+	})
+	for _, at := range old {
+		if err == nil {
+			err = s.data.RemoveAll(at)
+		}
+	}
+	return err
+}
+
 // folders makes the folders of a manifest, where they are wanted.
 func (s *staging) folders(skip []bool) error {
 	for i, e := range s.manifest.entries {
@@ -247,6 +271,9 @@ func (s *staging) begin(m *manifest, o offer) (skip []bool, has map[int][]hash, 
 	s.manifest, s.names, s.stream = m, localNames(m.entries, system), o.form == formStream
 	if skip, err = s.plan(s); err != nil {
 		return nil, nil, err
+	}
+	if err := s.prune(); err != nil {
+		return nil, nil, reasonAt(s.data, err)
 	}
 	if err := s.folders(skip); err != nil {
 		return nil, nil, err
