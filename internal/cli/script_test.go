@@ -56,6 +56,10 @@ const patience = time.Minute
 //	                          BODKIN_SERVER
 //	listen NAME ARG...        starts bodkin listen with the key NAME.key, waits
 //	                          until it can be reached, and keeps its ID in NAME
+//	echoes tcp|udp VAR        sends back what comes to a port of loopback, and keeps
+//	                          the port in VAR
+//	talk tcp|udp|unix ADDRESS TEXT
+//	                          connects, says TEXT, and prints what comes back
 //	sockets N                 compares the number of control sockets
 //	router [SAYS]             starts a router that maps ports, and keeps its address
 //	                          in ROUTER; it says that it is SAYS outside
@@ -77,7 +81,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"start": cmdStart, "await": cmdAwait, "feed": cmdFeed, "signal": cmdSignal, "ended": cmdEnded,
 			"unread": cmdUnread, "code": cmdCode, "serve": cmdServe, "listen": cmdListen, "sockets": cmdSockets,
-			"router": cmdRouter,
+			"router": cmdRouter, "echoes": cmdEchoes, "talk": cmdTalk,
 		},
 	})
 }

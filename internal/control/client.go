@@ -54,7 +54,7 @@ func (c *client) do(ctx context.Context, method, path string) (*net.UnixConn, *h
 	// Connecting to a Unix socket does not wait for anybody.
 	conn, err := new(net.Dialer).DialContext(context.WithoutCancel(ctx), "unix", c.path)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, nil, fmt.Errorf("%w (%v)", ErrGone, err) //nolint:errorlint // its own kind does not matter
 	}
 	u := conn.(*net.UnixConn)
 	stop := context.AfterFunc(ctx, func() { _ = u.Close() })

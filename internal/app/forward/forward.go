@@ -180,21 +180,26 @@ func (r *runner) sayLocked(e Event) {
 	r.say(e)
 }
 
-// failed tells why a connection did not come about, once for all that fail alike.
+// failed tells why a connection did not come about, once for all that fail alike; why
+// the peer cannot be reached may have other words each time.
 func (r *runner) failed(err error) {
 	err = r.explain(err)
-	e := Event{Kind: Unreachable, Err: err}
+	e, alike := Event{Kind: Unreachable, Err: err}, string(Unreachable)
 	var refused *RefusedError
 	if errors.As(err, &refused) {
-		e.Kind = Refused
+		e.Kind, alike = Refused, err.Error()
 	}
+	r.complain(e, alike)
+}
+
+// complain tells what is alike once, until something works again.
+func (r *runner) complain(e Event, alike string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.said == err.Error() {
-		return
+	if r.said != alike {
+		r.said = alike
+		r.sayLocked(e)
 	}
-	r.said = err.Error()
-	r.sayLocked(e)
 }
 
 // worked notes that a connection came about.

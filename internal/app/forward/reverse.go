@@ -134,17 +134,7 @@ func (r *runner) spare(ctx context.Context, number string, gone func()) {
 		return
 	}
 	if err := connect(ctx, c, r.To); err != nil && ctx.Err() == nil {
-		r.missed(err)
-	}
-}
-
-// missed tells that the target here could not be reached, once.
-func (r *runner) missed(err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.said != err.Error() {
-		r.said = err.Error()
-		r.sayLocked(Event{Kind: Missed, Err: err})
+		r.complain(Event{Kind: Missed, Err: err}, err.Error())
 	}
 }
 
