@@ -36,8 +36,8 @@ type Config struct {
 	// authenticated: this peer, to this service.
 	Allow func(id peer.ID, service string) bool
 
-	// Transports are the kinds of holes to punch; now only "udp". With nil, all.
-	// The relay is always there.
+	// Transports are the kinds of holes to punch: "udp" and "tcp". With nil, all. The
+	// relay is always there.
 	Transports []string
 	// ServerVia is the way to the server: [ViaUDP], [ViaTCP] or [ViaTLS]. If empty, all
 	// are tried, UDP a moment before the others, and UDP is taken whenever it works.
@@ -46,7 +46,7 @@ type Config struct {
 	// with nil, as the environment has it (HTTPS_PROXY, ALL_PROXY, NO_PROXY; http, https
 	// and socks5).
 	Proxy func(target *url.URL) (*url.URL, error)
-	// Port is the local UDP port; 0 lets the system choose.
+	// Port is the local port, of UDP and of TCP; 0 lets the system choose.
 	Port uint16
 	// NoPortMap leaves the routers alone. Otherwise they are asked, beside everything
 	// else, to map the node's ports (PCP, NAT-PMP, UPnP), and peers are told where.
@@ -72,7 +72,7 @@ const (
 type Network = sock.Network
 
 // Transports are the kinds of holes that this version can punch.
-func Transports() []string { return []string{"udp", "icmp"} }
+func Transports() []string { return []string{"udp", "tcp", "icmp"} }
 
 // abilities are the kinds of holes to punch.
 func (c Config) abilities() (a punch.Abilities) {

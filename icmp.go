@@ -50,6 +50,9 @@ func (n *Node) abilities() punch.Abilities {
 			a |= punch.ByError
 		}
 	}
+	if len(n.ports) == 0 {
+		a &^= punch.ByTCP
+	}
 	return a
 }
 

@@ -30,7 +30,7 @@ const (
 // loop steps the core: the one goroutine that owns the node's state. It ends
 // with the node, after a goodbye to the server.
 func (n *Node) loop() {
-	l := loop{node: n, timer: time.NewTimer(time.Hour), extra: make(map[punch.Local]*sock.Socket)}
+	l := loop{node: n, timer: time.NewTimer(time.Hour), extra: make(map[punch.Local]*sock.Socket), conns: make(map[punch.Local]*connection)}
 	defer l.end()
 	l.network()
 	l.resolve()
@@ -50,7 +50,12 @@ func (n *Node) loop() {
 		case <-n.ctx.Done():
 			return
 		case in := <-n.inputs:
+			if in.Op == node.PeerGone {
+				l.disconnect(in.Local)
+			}
 			l.step(in)
+		case a := <-n.arrivals:
+			l.arrived(a)
 		case <-l.timer.C:
 			l.step(node.Input{Op: node.Tick})
 		case <-look.C:
@@ -119,6 +124,7 @@ type loop struct {
 	prefixes []netip.Prefix
 	started  bool
 	extra    map[punch.Local]*sock.Socket // those that the core asked for
+	conns    map[punch.Local]*connection  // of TCP
 	queue    []node.Input                 // what came of an action
 	// noOpeners says that the log tells already that there are none.
 	noOpeners bool
@@ -158,6 +164,8 @@ func (l *loop) do(a node.Action) {
 		l.connect(a)
 	case node.Disconnect:
 		n.streams.disconnect(a.By.Local)
+	case node.ConnectPeer:
+		l.connectPeer(a)
 	case node.Resolve:
 		l.resolve()
 	case node.Servers:
@@ -232,6 +240,7 @@ func (l *loop) bind(k path.Key) {
 }
 
 func (l *loop) unbind(local punch.Local) {
+	l.disconnect(local)
 	if s := l.extra[local]; s != nil {
 		l.node.path.SetSocket(local, nil)
 		_ = s.Close()
@@ -329,7 +338,11 @@ func (l *loop) network() bool {
 	for i, s := range l.node.sockets {
 		sockets = append(sockets, path.LocalSocket{Local: punch.Local(i + 1), Bound: s.Local()})
 	}
-	l.step(node.Input{Op: node.Network, Sockets: sockets, ICMP: l.node.localICMP(), Links: prefixes})
+	var ports []path.LocalSocket
+	for _, p := range l.node.ports {
+		ports = append(ports, path.LocalSocket{Local: p.local, Bound: p.bound})
+	}
+	l.step(node.Input{Op: node.Network, Sockets: sockets, ICMP: l.node.localICMP(), Ports: ports, Links: prefixes})
 	return true
 }
 
@@ -380,6 +393,11 @@ func (l *loop) end() {
 		l.unbind(local)
 	}
 	l.node.streams.close()
+	for _, c := range l.conns {
+		if c.cancel(); c.stream != nil {
+			_ = c.stream.Close() // a goodbye may wait
+		}
+	}
 	l.node.closeSockets()
 }
 

@@ -34,11 +34,14 @@ type Node struct {
 	sockets  []*sock.Socket
 	streams  streams
 	icmp     []*sock.ICMP
+	ports    []tcpPort
+	door     door
 
-	inputs chan node.Input
-	core   *node.Core // of the loop alone
-	events broadcaster
-	known  known
+	inputs   chan node.Input
+	arrivals chan arrival
+	core     *node.Core // of the loop alone
+	events   broadcaster
+	known    known
 
 	policy   policy
 	pairings pairings
@@ -67,6 +70,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		instance: binary.BigEndian.Uint64(seed[:]) | 1, // 0 stands for whichever accepts
 		started:  time.Now(),
 		inputs:   make(chan node.Input, 256),
+		arrivals: make(chan arrival),
 	}
 	n.policy.set(cfg.Peers)
 	n.ctx, n.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
@@ -78,6 +82,9 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		n.closeSockets()
 		n.cancel(err)
 		return nil, err
+	}
+	if cfg.abilities().Has(punch.ByTCP) {
+		n.openPorts(ctx)
 	}
 	n.path = path.NewSocket(path.SocketConfig{
 		Overlay: peer.Overlay(n.ID(), n.instance),
@@ -133,6 +140,9 @@ func (n *Node) run() {
 		n.read(punch.Local(i+1), s)
 	}
 	n.readICMP()
+	for _, p := range n.ports {
+		n.wg.Go(func() { n.answer(p) })
+	}
 }
 
 // read reads a socket until it is closed.
@@ -272,6 +282,9 @@ func (n *Node) Shutdown(ctx context.Context) error {
 }
 
 func (n *Node) closeSockets() {
+	for _, p := range n.ports {
+		_ = p.Close()
+	}
 	for _, s := range n.sockets {
 		_ = s.Close()
 	}

@@ -156,9 +156,14 @@ func (n *Node) dialTCP(ctx context.Context, port uint16, to netip.AddrPort) (net
 	return c, err
 }
 
-// streamPort is the port that connections to the server leave from: that of the UDP
-// socket, so that what the server sees of it is where peers can reach us by TCP.
+// streamPort is the port that connections to the server leave from: what the server
+// sees of it is where peers can reach us by TCP.
 func (n *Node) streamPort(is4 bool) uint16 {
+	for _, p := range n.ports {
+		if p.bound.Addr().Is4() == is4 {
+			return p.bound.Port()
+		}
+	}
 	for _, s := range n.sockets {
 		if s.Is4() == is4 {
 			return s.Local().Port()

@@ -49,7 +49,8 @@ func TestUDPBlocked(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := startStreams(t, natlab.Options{PresetA: natlab.UDPBlocked, PresetB: natlab.UDPBlocked}, c.tcp, c.secure)
-			a, b := h.node(t, "a", bodkin.Config{}), h.node(t, "b", bodkin.Config{})
+			relay := bodkin.Config{Transports: []string{}}
+			a, b := h.node(t, "a", relay), h.node(t, "b", relay)
 			transfer(t, a, b, 3<<20, func() {})
 			for _, n := range []*bodkin.Node{a, b} {
 				if s := n.Status(); s.ServerVia != name || len(s.Observed) != 0 {

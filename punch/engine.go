@@ -76,8 +76,13 @@ const (
 	// Start begins the attempt on the sockets that Open named.
 	Start Op = iota + 1
 	// Open says that the socket Local exists, one of the driver's or one that Bind
-	// asked for; From is its bound endpoint, whose address family it can send to.
+	// asked for; From is its bound endpoint, whose address family it can send to. A
+	// Local of TCP is a port, with a listener, to connect from.
 	Open
+	// Connected says that the TCP connection Local with From stands, and Failed why
+	// there is none, or none any more.
+	Connected
+	Failed
 	// Packet is a STUN packet Data that came to Local From somewhere. TTL-wise
 	// and otherwise unauthenticated packets are counted, nothing else.
 	Packet
@@ -125,6 +130,10 @@ const (
 	// says when it is there. Unbind closes it.
 	Bind
 	Unbind
+	// Connect asks for the TCP connection Local, from the port Port To an endpoint, with
+	// a TTL until it stands if not 0. Connected or Failed follows; Unbind gives it up, or
+	// ends it.
+	Connect
 )
 
 // Input is something that happened.
@@ -137,6 +146,7 @@ type Input struct {
 	// Urgent says of a Check that there is reason for doubt.
 	Urgent bool
 	Moves  uint32
+	Why    Failure // of Failed
 }
 
 // Action is something that the driver is asked to do, or told.
@@ -151,6 +161,9 @@ type Action struct {
 	Loss   float64 // share of the probes and answers that got lost, lately
 	Size   int
 	Report *Report
+	Port   Local // of Connect
+	// Spare says of a route that is Lost that a better one is kept.
+	Spare bool
 	// Moves is what the peer said with Measure.
 	Moves uint32
 }
@@ -226,6 +239,12 @@ type Engine struct {
 	locals  []socket
 	pairs   []*pair
 
+	tcpTargets []target
+	ports      []socket // to connect from
+	dials      []*dial
+	connects   int
+	dialPace   pace
+
 	volleys  []*volley
 	outcomes []Outcome
 	asked    map[wire.TransactionID]asked
@@ -270,12 +289,18 @@ func NewEngine(cfg Config) *Engine {
 		cfg:     cfg,
 		keys:    wire.NewProbeKeys(cfg.Secret, cfg.Nonce, cfg.Self.ID, cfg.Other.ID),
 		tactics: Plan(cfg.Self, cfg.Other),
-		targets: targets(cfg.Self, cfg.Other, cfg.Links),
+		targets: targets(cfg.Self, cfg.Other, cfg.Links, UDP),
+
+		tcpTargets: targets(cfg.Self, cfg.Other, cfg.Links, TCP),
 
 		probePace: newPace(secondProbes),
 		icmpPace:  newPace(secondICMP),
+		dialPace:  newPace(secondDials),
 	}
-	e.report.Targets = len(e.targets)
+	if cfg.NewLocal == nil {
+		e.tcpTargets = nil
+	}
+	e.report.Targets = len(e.targets) + len(e.tcpTargets)
 	return e
 }
 
@@ -297,15 +322,26 @@ func (e *Engine) Step(now time.Time, in Input, out []Action) (actions []Action, 
 			e.bound(in.Local)
 			break
 		}
-		e.locals = append(e.locals, socket{in.Local, in.From.Addr().Unmap().Is4(), in.From.Port()})
+		s := socket{in.Local, in.From.Addr().Unmap().Is4(), in.From.Port()}
+		if in.Local.Transport() == TCP {
+			e.ports = append(e.ports, s)
+		} else {
+			e.locals = append(e.locals, s)
+		}
 		if e.probing() {
 			e.addPairs()
+			e.addDials()
 		}
+	case Connected:
+		e.isConnected(in)
+	case Failed:
+		e.hasFailed(in.Local, in.Why)
 	case Start:
 		if e.started.IsZero() {
 			e.started = now
 			e.race()
 			e.addPairs()
+			e.addDials()
 		}
 	case Packet:
 		e.packet(in.Local, unmap(in.From), in.Data)
@@ -353,7 +389,7 @@ func (e *Engine) finish(with Result) {
 	}
 	e.stopped = true
 	e.pairs = slices.DeleteFunc(e.pairs, func(p *pair) bool { return p.state == trying })
-	e.volleys, e.asked, e.open4 = nil, nil, 0
+	e.volleys, e.asked, e.open4, e.dials = nil, nil, 0, nil
 	e.release()
 	for i := range e.outcomes {
 		if e.outcomes[i].Result == Running {

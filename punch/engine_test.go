@@ -199,7 +199,7 @@ func TestTargets(t *testing.T) {
 		"other transports":      {Side{Abilities: ByUDP, Candidates: []Candidate{{Host, TCP, ap("198.51.100.1:9")}}}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := targets(self, c.other, link)
+			got := targets(self, c.other, link, UDP)
 			if len(got) != len(c.want) {
 				t.Fatalf("got %v, want %v", got, c.want)
 			}

@@ -69,7 +69,7 @@ func (m *Memory) at(a netip.Addr) {
 
 // begin reports whether a tactic may be tried, and takes note that it is.
 func (m *Memory) begin(n Name, now time.Time) bool {
-	if m == nil || n == Plain {
+	if m == nil || n == Plain || n == PlainTCP {
 		return true
 	}
 	if f, ok := m.failed[n]; m.running[n] || ok && now.Sub(f.at) < n.pause(f.times) {

@@ -25,6 +25,9 @@ const (
 	// BlockBirthday is a Birthday among the few ports of a carrier's customer.
 	// Both sides may be behind such a NAT.
 	BlockBirthday Name = "block birthday"
+	// PlainTCP connects to the TCP endpoints at which the peer is known, while the peer
+	// does the same, and takes the connections that come.
+	PlainTCP Name = "tcp"
 	// Mixed predicts the ports of one side, and tries those of the other's block.
 	Mixed Name = "mixed"
 )
@@ -95,6 +98,10 @@ const (
 	// ends the hold as soon as it is heard.
 	holdQuiet = 2 * time.Second
 
+	// headOfUDP is how long TCP waits where UDP is likely to be there first: each
+	// connection is a state in both NATs for long.
+	headOfUDP = 500 * time.Millisecond
+
 	// birthdaySockets against birthdayShots of 64512 ports hit with 99.8%.
 	birthdaySockets = 256
 	birthdayShots   = 1600
@@ -133,12 +140,27 @@ var openerTTLs = []uint8{2}
 // both peers compute parts that fit each other. Of the tactics of a transport that both
 // sides can use, the first is always Plain: evidence beats labels.
 func Plan(self, other Side) []Tactic {
-	tactics := planUDP(self, other)
+	tactics := append(planUDP(self, other), planTCP(self, other)...)
 	after := time.Duration(0)
 	if len(tactics) > 0 {
 		after = afterBetter
 	}
 	return append(tactics, planICMP(self, other, after)...)
+}
+
+// planTCP is our part by TCP.
+func planTCP(self, other Side) []Tactic {
+	if !self.Abilities.Has(ByTCP) || !other.Abilities.Has(ByTCP) {
+		return nil
+	}
+	plain := Tactic{Name: PlainTCP, Transport: TCP}
+	if self.Abilities.Has(ByUDP) && other.Abilities.Has(ByUDP) && len(self.Observed) > 0 && len(other.Observed) > 0 {
+		plain.After = headOfUDP
+	}
+	if other.Profile.KeepsEarly == nat.Yes {
+		plain.Openers, plain.Hold = openerTTLs, holdForEarly
+	}
+	return []Tactic{plain}
 }
 
 func planUDP(self, other Side) []Tactic {

@@ -48,8 +48,8 @@ const (
 
 // measure folds one round trip into the estimate (RFC 6298 §2.2, §2.3).
 func (p *pair) measure(r time.Duration) {
-	if p.rtt == 0 {
-		p.rtt, p.rttVar = r, r/2
+	if p.rtt == 0 || p.rough {
+		p.rtt, p.rttVar, p.rough = r, r/2, false
 		return
 	}
 	p.rttVar += ((p.rtt - r).Abs() - p.rttVar) / 4
@@ -58,12 +58,18 @@ func (p *pair) measure(r time.Duration) {
 
 // timeout is how long an answer may take before the next probe leaves.
 func (p *pair) timeout() time.Duration {
+	if p.local.Transport() == TCP {
+		return min(max(tcpCheck, p.rtt+4*p.rttVar), time.Second)
+	}
 	return min(max(minCheck, p.rtt+4*p.rttVar), time.Second)
 }
 
 // check begins to ask a confirmed route whether it lives, unless it is being
 // asked already, and with a size whether packets of it arrive.
 func (p *pair) check(now time.Time, size int, urgent bool) {
+	if p.local.Transport() == TCP {
+		size = 0 // it has no packets of a size
+	}
 	if p.tries == 0 || urgent && !p.urgent && p.nextAt.Sub(now) > minRepeat {
 		p.nextAt = now
 	}
@@ -78,7 +84,9 @@ func (p *pair) check(now time.Time, size int, urgent bool) {
 // the other only answers.
 func (e *Engine) keepalive(p *pair) time.Duration {
 	keepalive := keepalive
-	if f := e.cfg.Keepalive; f != nil && p.remote.Addr().Is4() && p.local.Transport() == UDP {
+	if p.local.Transport() == TCP {
+		keepalive = tcpKeepalive
+	} else if f := e.cfg.Keepalive; f != nil && p.remote.Addr().Is4() && p.local.Transport() == UDP {
 		if d := f(); d > 0 {
 			keepalive = d
 		}
@@ -94,7 +102,7 @@ func (e *Engine) keepalive(p *pair) time.Duration {
 // waits for a keepalive.
 func (p *pair) repeat() time.Duration {
 	switch t := p.timeout(); {
-	case p.tries == lossTries:
+	case p.tries == p.lossTries(), p.local.Transport() == TCP:
 		return t
 	case p.urgent || p.checked && p.tries > 1:
 		return max(t/4, minRepeat)
@@ -105,10 +113,23 @@ func (p *pair) repeat() time.Duration {
 	}
 }
 
+// lossTries is how many probes must stay unanswered before the route counts as lost.
+func (p *pair) lossTries() int {
+	if p.local.Transport() == TCP {
+		return tcpLossTries
+	}
+	return lossTries
+}
+
 // keep probes a confirmed route: as a keepalive, and again while nothing comes
 // back. It reports false when the pair is of no use any more.
 func (e *Engine) keep(p *pair) bool {
-	if p.tries >= lossTries {
+	if p.tries >= p.lossTries() {
+		if p.local.Transport() == TCP {
+			// It would wait longer and longer; a new one is sooner there.
+			e.emit(Action{Op: Lost, Local: p.local, To: p.remote, Kind: p.kind})
+			return false
+		}
 		e.emit(Action{Op: Lost, Local: p.local, To: p.remote, Kind: p.kind})
 		p.state, p.tries, p.checked, p.urgent, p.since, p.wide = missing, 0, false, false, e.now, wide{}
 		p.nextAt = e.now.Add(seekFirst)

@@ -27,8 +27,8 @@ const (
 
 // targets are the endpoints of other that self may probe, the most promising
 // first. links are the prefixes of self's own interfaces.
-func targets(self, other Side, links []netip.Prefix) []target {
-	if !self.Abilities.Has(ByUDP) || !other.Abilities.Has(ByUDP) {
+func targets(self, other Side, links []netip.Prefix, by Transport) []target {
+	if !self.Abilities.Carries(by) || !other.Abilities.Carries(by) {
 		return nil
 	}
 	var ts []target
@@ -40,22 +40,31 @@ func targets(self, other Side, links []netip.Prefix) []target {
 		}
 		ts[i].limit = max(ts[i].limit, t.limit)
 	}
-	shared := sharesAddress(self.Observed, other.Observed)
+	observed := other.Observed
+	if by == TCP {
+		observed = other.ObservedTCP
+	}
+	shared := sharesAddress(self.seen(), other.seen())
 	for _, c := range other.Candidates {
-		if c.Transport == UDP && private(c.Endpoint.Addr()) && probeable(c.Endpoint) &&
+		if c.Transport == by && private(c.Endpoint.Addr()) && probeable(c.Endpoint) &&
 			(shared || onLink(links, c.Endpoint.Addr())) {
 			add(target{c.Endpoint, c.Kind, privateLimit})
 		}
 	}
-	for _, e := range other.Observed {
+	for _, e := range observed {
 		if probeable(e) {
 			add(target{e, ServerReflexive, noLimit})
 		}
 	}
+	if by == TCP && len(observed) == 0 {
+		for _, t := range kept(other) {
+			add(t)
+		}
+	}
 	for _, c := range other.Candidates {
-		if c.Transport == UDP && !private(c.Endpoint.Addr()) && probeable(c.Endpoint) {
+		if c.Transport == by && !private(c.Endpoint.Addr()) && probeable(c.Endpoint) {
 			limit := unobservedLimit
-			if sharesAddress(other.Observed, []netip.AddrPort{c.Endpoint}) {
+			if sharesAddress(other.seen(), []netip.AddrPort{c.Endpoint}) {
 				limit = reserveLimit // another port of the peer's own address
 			}
 			add(target{c.Endpoint, c.Kind, limit})
@@ -63,6 +72,22 @@ func targets(self, other Side, links []netip.Prefix) []target {
 	}
 	return ts
 }
+
+// kept are the TCP endpoints of a side whose TCP the server has not seen: most NATs keep
+// ports, and have one address for both transports.
+func kept(other Side) (ts []target) {
+	for _, e := range other.Observed {
+		for _, c := range other.Candidates {
+			if c.Transport == TCP && c.Kind == Host && c.Endpoint.Addr().Is4() == e.Addr().Is4() && probeable(e) {
+				ts = append(ts, target{netip.AddrPortFrom(e.Addr(), c.Endpoint.Port()), Predicted, reserveLimit})
+			}
+		}
+	}
+	return ts
+}
+
+// seen are all endpoints at which the server sees a side.
+func (s Side) seen() []netip.AddrPort { return append(slices.Clip(s.Observed), s.ObservedTCP...) }
 
 func sharesAddress(a, b []netip.AddrPort) bool {
 	return slices.ContainsFunc(a, func(x netip.AddrPort) bool {

@@ -43,6 +43,7 @@ type pair struct {
 	heardAt time.Time // when the peer last probed here
 	heardN  int       // how often it has, in quick succession
 	wide    wide
+	rough   bool // rtt is a guess
 }
 
 type question struct {
@@ -128,9 +129,11 @@ func (e *Engine) run() (next time.Time) {
 	if e.probing() && (!e.now.Before(e.started.Add(attemptTime)) || e.spent()) {
 		e.finish(FoundNone)
 	}
-	kept := e.pairs[:0]
+	kept, gone := e.pairs[:0], []Local(nil)
 	for _, p := range e.pairs {
-		if e.due(p) {
+		if !e.due(p) {
+			gone = append(gone, p.local)
+		} else {
 			kept = append(kept, p)
 			e.widen(p)
 			for _, at := range []time.Time{p.nextAt, p.wide.nextAt} {
@@ -142,6 +145,14 @@ func (e *Engine) run() (next time.Time) {
 	}
 	clear(e.pairs[len(kept):])
 	e.pairs = kept
+	for _, l := range gone {
+		if l.Transport() == TCP {
+			e.hangUp(l)
+		}
+	}
+	if at := e.connect(); !at.IsZero() && (next.IsZero() || at.Before(next)) {
+		next = at
+	}
 	// After plain punching: predictions count with its first probe.
 	if at := e.fire(); !at.IsZero() && (next.IsZero() || at.Before(next)) {
 		next = at
@@ -149,6 +160,7 @@ func (e *Engine) run() (next time.Time) {
 	if e.stopped || !e.releaseAt.IsZero() && !e.now.Before(e.releaseAt) {
 		e.releaseAt = time.Time{}
 		e.release()
+		e.spare()
 	}
 	if !e.releaseAt.IsZero() && (next.IsZero() || e.releaseAt.Before(next)) {
 		next = e.releaseAt
@@ -177,6 +189,9 @@ func (e *Engine) due(p *pair) bool {
 	if e.stopped && (p.tries >= strayTries || p.limit <= 0) {
 		return false
 	}
+	if p.limit <= 0 && p.local.Transport() == TCP {
+		return false // whoever that is
+	}
 	if p.limit <= 0 {
 		p.nextAt = time.Time{} // it still answers, and may yet be heard
 		return true
@@ -200,6 +215,9 @@ func (e *Engine) due(p *pair) bool {
 	e.probe(p, 0)
 	p.tries++
 	p.nextAt = e.now.Add(pause(p.tries))
+	if p.local.Transport() == TCP {
+		p.nextAt = e.now.Add(newcomerPause)
+	}
 	if p.limit == 0 {
 		p.nextAt = e.now.Add(lastWait)
 	}
@@ -278,13 +296,25 @@ func (e *Engine) probed(l Local, from netip.AddrPort, in wire.Probe) {
 			return // unanswered: a route that we have no room for must not count there
 		}
 		p.tactic = e.blame(l, from)
+		if l.Transport() == TCP {
+			p.limit = newcomerProbes
+			e.extra = append(e.extra, l) // the peer's connection is ours to end
+		}
 	}
 	// Before the answer: data may be right behind it.
 	e.emit(Action{Op: Heard, Local: l, To: from, Kind: p.kind})
 	e.emit(Action{Op: Send, Local: l, To: from, Data: e.keys.AppendAnswer(nil, in.ID, from)})
-	if p.state == confirmed {
+	switch {
+	case p.state == confirmed:
 		e.wasAsked(p)
 		return
+	case p.rough:
+		// We connected: what we sent came back already, with numbers of ours, and
+		// now the peer is heard by the same way.
+		e.establish(p)
+		return
+	case l.Transport() == TCP:
+		return // our probe is under way, and does not get lost
 	}
 	p.limit++
 	p.tries, p.nextAt, p.openers = 0, e.now, nil
@@ -322,13 +352,23 @@ func (e *Engine) answered(l Local, from netip.AddrPort, in wire.Probe) {
 
 // confirm counts a route: a hole is open in both directions.
 func (e *Engine) confirm(p *pair, sent time.Time, wide bool) {
-	e.strays = 0
 	p.measure(e.now.Sub(sent))
 	p.account(sent, wide)
+	if p.state != confirmed {
+		p.forgetBefore(sent)
+	}
+	if sent.After(p.alive) {
+		p.alive = sent
+	}
+	e.establish(p)
+}
+
+// establish makes a pair a route, or leaves it one.
+func (e *Engine) establish(p *pair) {
+	e.strays = 0
 	was := p.state
 	if was != confirmed {
 		p.state, p.since, p.lost = confirmed, e.now, 0 // what was lost before is over
-		p.forgetBefore(sent)
 	}
 	if was == trying {
 		if e.report.Confirmed++; e.report.Confirmed == 1 {
@@ -338,9 +378,6 @@ func (e *Engine) confirm(p *pair, sent time.Time, wide bool) {
 			e.won = t
 			e.decide(p.tactic)
 		}
-	}
-	if sent.After(p.alive) {
-		p.alive = sent
 	}
 	p.tries, p.checked, p.urgent, p.nextAt = 0, false, false, e.now.Add(e.keepalive(p))
 	e.emit(Action{Op: Heard, Local: p.local, To: p.remote, Kind: p.kind})
@@ -364,6 +401,8 @@ func (e *Engine) decide(winner int) {
 	e.dropWorse(e.won)
 	if e.won == UDP {
 		e.volleys, e.open4 = nil, 0
+	}
+	if e.won >= TCP {
 		e.releaseAt = e.now.Add(releaseAfter)
 	}
 }

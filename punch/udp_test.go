@@ -487,7 +487,7 @@ func TestHowOftenATargetMayBeProbed(t *testing.T) {
 		"private, observed, another link": {[]netip.AddrPort{ap("10.9.9.9:9")}, nil, map[string]int{"10.9.9.9:9": noLimit}},
 	} {
 		got := map[string]int{}
-		for _, u := range targets(Side{Abilities: ByUDP, Observed: alone}, Side{Abilities: ByUDP, Observed: c.observed, Candidates: c.candidates}, link) {
+		for _, u := range targets(Side{Abilities: ByUDP, Observed: alone}, Side{Abilities: ByUDP, Observed: c.observed, Candidates: c.candidates}, link, UDP) {
 			got[u.endpoint.String()] = u.limit
 		}
 		if !maps.Equal(got, c.want) {

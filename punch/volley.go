@@ -56,7 +56,7 @@ const (
 func (e *Engine) load() {
 	main, to := e.main4(), endpoint4(e.cfg.Other)
 	for i, t := range e.tactics {
-		if e.outcomes[i].Result == Postponed {
+		if e.outcomes[i].Result == Postponed || t.Transport != UDP {
 			continue
 		}
 		if t.Sockets > 0 && e.cfg.NewLocal != nil {
@@ -248,6 +248,9 @@ func (e *Engine) hit(l Local, from netip.AddrPort, id wire.TransactionID) bool {
 
 // blame is the tactic that made a pair possible which the peer's probe showed.
 func (e *Engine) blame(l Local, from netip.AddrPort) int {
+	if l.Transport() == TCP {
+		return e.plainTCP()
+	}
 	for i, t := range e.tactics {
 		if l.Transport() == ICMP && t.Name == l.Way().of() {
 			return i
@@ -264,9 +267,13 @@ func (e *Engine) blame(l Local, from netip.AddrPort) int {
 	return 0
 }
 
-// release closes the sockets of ours that no pair uses.
+// release closes the sockets of ours that no pair uses, of transports that are not
+// being tried any more.
 func (e *Engine) release() {
 	e.extra = slices.DeleteFunc(e.extra, func(l Local) bool {
+		if e.probing() && l.Transport() > e.won {
+			return false
+		}
 		if slices.ContainsFunc(e.pairs, func(p *pair) bool { return p.local == l }) {
 			return false
 		}

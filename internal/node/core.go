@@ -36,7 +36,8 @@ type Op uint8
 
 // Inputs.
 const (
-	// Network names the Sockets that there are, those for ICMP, and the Links' prefixes.
+	// Network names the Sockets that there are, those for ICMP, the TCP Ports, and the
+	// Links' prefixes.
 	Network Op = iota + 1
 	// Resolved names the server's endpoints, one a family, and in Streams those for
 	// connections.
@@ -53,6 +54,13 @@ const (
 	// Bound says that the socket Local is open, bound to From, after a Bind; or, if
 	// From is not valid, that it could not be opened.
 	Bound
+	// PeerConnected says that the TCP connection Local with From stands after a
+	// ConnectPeer, and PeerGone that there is none, or none any more, and Why.
+	PeerConnected
+	PeerGone
+	// Accepted is the first packet, Data, on a connection By that came in. Where no peer
+	// takes it, Unbind follows.
+	Accepted
 	// Dial says that somebody wants to reach ID; Release of an Overlay that
 	// nobody does any more; Retain that a session with it is open.
 	Dial
@@ -90,6 +98,8 @@ const (
 	// or gives it up.
 	Connect
 	Disconnect
+	// ConnectPeer is path.Connect.
+	ConnectPeer
 	// Resolve asks to look the server's name up again.
 	Resolve
 	// Servers names the endpoints that relayed data may come from.
@@ -134,12 +144,14 @@ type Input struct {
 	Size    int
 	Sockets []path.LocalSocket
 	ICMP    []path.LocalSocket
+	Ports   []path.LocalSocket
 	Links   []netip.Prefix
 	Servers []netip.AddrPort
 	Streams []rendezvous.StreamEndpoint
 	Mapped  []netip.AddrPort
 	Peers   []peer.ID
 	Err     error
+	Why     punch.Failure // of PeerGone
 
 	Token    uint64
 	Lifetime time.Duration
@@ -154,6 +166,7 @@ type Action struct {
 	Of         netip.Addr // of an Alias: what it stands for
 	By         path.Key
 	TTL        uint8
+	Port       punch.Local
 	Data       []byte
 	Routes     []path.Route
 	Servers    []netip.AddrPort
@@ -182,8 +195,9 @@ type Core struct {
 	keeping   bool                        // one of them beside UDP
 	sockets   []path.LocalSocket
 	icmp      icmp
-	mapped    []netip.AddrPort // by routers
-	up        bool             // registered
+	ports     []path.LocalSocket // of TCP
+	mapped    []netip.AddrPort   // by routers
+	up        bool               // registered
 	accepting bool
 	admits    uint64
 	members   []*member
@@ -247,6 +261,10 @@ func (c *Core) Step(now time.Time, in Input, out []Action) (actions []Action, ne
 		c.packet(in)
 	case Bound:
 		c.bound(in)
+	case PeerConnected, PeerGone:
+		c.connection(in)
+	case Accepted:
+		c.accepted(in)
 	case Dial:
 		c.dial(in.ID)
 	case Release:
@@ -377,7 +395,7 @@ func (c *Core) bound(in Input) {
 // network takes in which sockets and addresses there are now.
 func (c *Core) network(in Input) {
 	moved := !slices.Equal(c.sockets, in.Sockets)
-	c.sockets, c.icmp.sockets = in.Sockets, in.ICMP
+	c.sockets, c.icmp.sockets, c.ports = in.Sockets, in.ICMP, in.Ports
 	c.self.Links = in.Links
 	c.gather()
 	if moved && c.resolved.Op == Resolved {
@@ -409,14 +427,14 @@ func (c *Core) addMapped() {
 }
 
 // hostCandidates are our addresses with the ports of the sockets bound to them.
-func hostCandidates(sockets []path.LocalSocket, links []netip.Prefix) (out []punch.Candidate) {
+func hostCandidates(sockets []path.LocalSocket, links []netip.Prefix, by punch.Transport) (out []punch.Candidate) {
 	for _, l := range links {
 		a := l.Addr()
 		for _, s := range sockets {
 			b := s.Bound.Addr()
 			if a.Is4() == b.Is4() && (b.IsUnspecified() || b == a) && len(out) < maxHostCandidates {
 				out = append(out, punch.Candidate{
-					Kind: punch.Host, Transport: punch.UDP, Endpoint: netip.AddrPortFrom(a, s.Bound.Port()),
+					Kind: punch.Host, Transport: by, Endpoint: netip.AddrPortFrom(a, s.Bound.Port()),
 				})
 			}
 		}
@@ -425,7 +443,7 @@ func hostCandidates(sockets []path.LocalSocket, links []netip.Prefix) (out []pun
 }
 
 // maxHostCandidates leaves room in a description for candidates of other kinds.
-const maxHostCandidates = 10
+const maxHostCandidates = 6
 
 // maxMappedCandidates is how many mappings are offered: one is enough, but we may
 // have several routers.

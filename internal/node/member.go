@@ -168,6 +168,9 @@ func (c *Core) step(m *member, in path.Input) {
 		case path.Unbind:
 			delete(c.extra, a.By.Local)
 			c.emit(Action{Op: Unbind, By: a.By})
+		case path.Connect:
+			c.extra[a.By.Local] = m
+			c.emit(Action{Op: ConnectPeer, By: a.By, Port: a.Port, TTL: a.TTL})
 		case path.Event:
 			c.emit(Action{Op: Happened, ID: m.peer.ID, Overlay: m.overlay, Event: a.Event})
 		default: // inputs

@@ -41,12 +41,13 @@ func (c *Core) reserved(bound netip.AddrPort) {
 func (c *Core) gather() {
 	defer c.describe()
 	c.self.Sockets, c.self.Side.Candidates = nil, nil
+	defer c.gatherTCP() // after what is better
 	c.gatherICMP()
 	if !c.cfg.Abilities.Has(punch.ByUDP) {
 		return
 	}
 	c.self.Sockets = append(c.self.Sockets, c.sockets...)
-	c.self.Side.Candidates = append(hostCandidates(c.sockets, c.self.Links), c.self.Side.Candidates...)
+	c.self.Side.Candidates = append(hostCandidates(c.sockets, c.self.Links, punch.UDP), c.self.Side.Candidates...)
 	c.addMapped()
 	if c.reserve.port == 0 {
 		return

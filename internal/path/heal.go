@@ -55,10 +55,7 @@ func (p *Peer) step(a *attempt, in punch.Input) {
 				p.account(a)
 			}
 		case punch.Lost:
-			if !p.kept(key) {
-				p.removeRoute(key, "no answer")
-				p.emit(Action{Op: Doubt})
-			}
+			p.lost(key, o.Spare)
 		case punch.Narrow:
 			p.narrowed(key)
 		case punch.Wide:
@@ -69,6 +66,8 @@ func (p *Peer) step(a *attempt, in punch.Input) {
 			p.noted(o.Moves)
 		case punch.Bind:
 			p.emit(Action{Op: Bind, By: key})
+		case punch.Connect:
+			p.emit(Action{Op: Connect, By: key, Port: o.Port, TTL: o.TTL})
 		case punch.Unbind:
 			if !slices.ContainsFunc(p.attempts, func(b *attempt) bool { return b != a && b.engine.Adopt(o.Local) }) {
 				p.emit(Action{Op: Unbind, By: key})
@@ -80,6 +79,21 @@ func (p *Peer) step(a *attempt, in punch.Input) {
 			}
 		default: // inputs
 		}
+	}
+}
+
+// lost takes note that an attempt has lost a route.
+func (p *Peer) lost(k Key, spare bool) {
+	switch {
+	case p.kept(k):
+	case spare:
+		p.removeRoute(k, "another connection is kept")
+	case k.Transport() == punch.TCP:
+		p.removeRoute(k, "the connection is over")
+		p.emit(Action{Op: Doubt})
+	default:
+		p.removeRoute(k, "no answer")
+		p.emit(Action{Op: Doubt})
 	}
 }
 

@@ -60,7 +60,7 @@ func (p *Peer) introduced(party wire.Party) {
 		p.askFailed(Input{Err: err})
 		return
 	}
-	other.ID, other.Observed = p.ID, party.Observed
+	other.ID, other.Observed, other.ObservedTCP = p.ID, party.Observed, party.ObservedTCP
 	if p.Instance != 0 && p.Instance != party.Instance {
 		p.forget("the peer restarted")
 		p.ask.again = time.Time{} // this is the answer to what was lost with it
@@ -115,7 +115,7 @@ func (p *Peer) asked(in Input) {
 		p.Stats.Malformed++
 		return
 	}
-	other.ID, other.Observed = p.ID, in.Party.Observed
+	other.ID, other.Observed, other.ObservedTCP = p.ID, in.Party.Observed, in.Party.ObservedTCP
 	p.lastSeen, p.Instance, p.absent = in.Offer.Counter, in.Offer.Instance, false
 	p.event(Happening{Kind: WasIntroduced, Endpoints: in.Party.Observed})
 	p.addRoute(Route{Key: in.By, Since: p.now})
@@ -146,7 +146,15 @@ func (p *Peer) punch(ours bool, nonce [32]byte, self, other punch.Side) {
 	for _, s := range p.self.Sockets {
 		p.step(a, punch.Input{Op: punch.Open, Local: s.Local, From: s.Bound})
 	}
+	for _, s := range p.self.Ports {
+		p.step(a, punch.Input{Op: punch.Open, Local: s.Local, From: s.Bound})
+	}
 	p.step(a, punch.Input{Op: punch.Start})
+	for _, r := range slices.Clone(p.routes) {
+		if r.Transport() == punch.TCP { // its endpoints cannot have another one
+			p.step(a, punch.Input{Op: punch.Connected, Local: r.Local, From: r.To})
+		}
+	}
 	if p.counts == nil || !p.has(Route.Direct) {
 		p.account(a)
 	}
@@ -242,4 +250,9 @@ func (p *Peer) Adopt(other *Peer) (sources, relays []Key) {
 		}
 	}
 	return other.heard, relays
+}
+
+// Owns reports whether l is a socket or connection of one of the peer's attempts.
+func (p *Peer) Owns(l punch.Local) bool {
+	return slices.ContainsFunc(p.attempts, func(a *attempt) bool { return a.engine.Owns(l) })
 }

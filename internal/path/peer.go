@@ -20,9 +20,10 @@ type Self struct {
 	Side     punch.Side
 	Links    []netip.Prefix
 	Sockets  []LocalSocket
-	Offers   uint64 // counts the offers of this instance
-	Extra    uint32 // counts the sockets that were asked for with Bind
-	Moves    uint32 // counts the changes of our network
+	Ports    []LocalSocket // TCP ports with a listener, to connect from
+	Offers   uint64        // counts the offers of this instance
+	Extra    uint32        // counts the sockets that were asked for with Bind
+	Moves    uint32        // counts the changes of our network
 	Rand     io.Reader
 	// Keepalive is how long our NAT keeps a mapping for certain; 0 if not known.
 	Keepalive time.Duration
@@ -105,6 +106,10 @@ const (
 	Recheck
 	// Bound says that the socket By.Local is open, at By.To, after a Bind.
 	Bound
+	// Connected says that the TCP connection By.Local with By.To stands after a Connect,
+	// Disconnected that it does not, or not any more, and Why.
+	Connected
+	Disconnected
 	// Forget ends everything.
 	Forget
 	// Tick says only that it is later.
@@ -125,6 +130,9 @@ const (
 	// Bind asks for one more UDP socket of IPv4, By.Local; Unbind closes it.
 	Bind
 	Unbind
+	// Connect asks for the TCP connection By.Local with By.To from the port Port, with a
+	// TTL until it stands if not 0. Unbind ends it.
+	Connect
 	// Event tells what happened, in Event.
 	Event
 	// Doubt says that our own network may have changed: the server knows.
@@ -141,7 +149,8 @@ type Input struct {
 	Party wire.Party
 	Offer wire.Offer
 	Err   error
-	Again bool // of ProfileChanged: what was told does not hold any more; of CandidatesChanged: it is of no use without
+	Why   punch.Failure // of Disconnected
+	Again bool          // of ProfileChanged: what was told does not hold any more; of CandidatesChanged: it is of no use without
 }
 
 // Action is something to do for a peer.
@@ -150,6 +159,7 @@ type Action struct {
 	By     Key
 	TTL    uint8
 	Data   []byte
+	Port   punch.Local
 	Routes []Route
 	Event  Happening
 }
@@ -308,6 +318,15 @@ func (p *Peer) Step(now time.Time, in Input, out []Action) (actions []Action, ne
 			if a.engine.Owns(in.By.Local) {
 				p.step(a, punch.Input{Op: punch.Open, Local: in.By.Local, From: in.By.To})
 			}
+		}
+	case Connected:
+		// Each attempt has probes of its own, and the endpoints one connection.
+		for _, a := range slices.Clone(p.attempts) {
+			p.step(a, punch.Input{Op: punch.Connected, Local: in.By.Local, From: in.By.To})
+		}
+	case Disconnected:
+		for _, a := range slices.Clone(p.attempts) {
+			p.step(a, punch.Input{Op: punch.Failed, Local: in.By.Local, Why: in.Why})
 		}
 	case Forget:
 		for _, a := range p.attempts {

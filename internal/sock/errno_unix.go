@@ -14,3 +14,12 @@ var errnosPassing = []syscall.Errno{
 var errnosPortTaken = []syscall.Errno{syscall.EADDRINUSE, syscall.EADDRNOTAVAIL, syscall.EACCES}
 
 var errnosNoFamily = []syscall.Errno{syscall.EAFNOSUPPORT, syscall.EADDRNOTAVAIL}
+
+// How a connect fails.
+var (
+	errnosRefused     = []syscall.Errno{syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EPIPE}
+	errnosUnreachable = []syscall.Errno{
+		syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.EHOSTDOWN, syscall.ENETDOWN, syscall.EPERM, syscall.ENOPROTOOPT,
+	}
+	errnosNoRoom = []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM}
+)

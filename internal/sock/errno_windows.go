@@ -18,3 +18,10 @@ var errnosPassing = []syscall.Errno{
 var errnosPortTaken = []syscall.Errno{windows.WSAEADDRINUSE, windows.WSAEADDRNOTAVAIL, windows.WSAEACCES}
 
 var errnosNoFamily = []syscall.Errno{windows.WSAEAFNOSUPPORT, windows.WSAEADDRNOTAVAIL, windows.WSAEPROTONOSUPPORT}
+
+// How a connect fails.
+var (
+	errnosRefused     = []syscall.Errno{windows.WSAECONNREFUSED, windows.WSAECONNRESET, windows.WSAECONNABORTED}
+	errnosUnreachable = []syscall.Errno{windows.WSAEHOSTUNREACH, windows.WSAENETUNREACH, windows.WSAEHOSTDOWN, windows.WSAENETDOWN, windows.WSAEACCES}
+	errnosNoRoom      = []syscall.Errno{windows.WSAEMFILE, windows.WSAENOBUFS}
+)

@@ -82,3 +82,29 @@ func restoreHops(conn net.Conn, is4 bool, usual int) error {
 		return err
 	})
 }
+
+// notSent is how much the system takes of a connection before it is sent: more would
+// only be late.
+const notSent = 32 << 10
+
+// TuneTCP prepares a connection to carry packets.
+func TuneTCP(conn net.Conn) {
+	t, ok := conn.(*net.TCPConn)
+	if !ok {
+		return
+	}
+	_ = t.SetNoDelay(true)
+	if raw, err := t.SyscallConn(); err == nil {
+		_ = raw.Control(limitUnsent)
+	}
+}
+
+// Refused reports whether a connect ended in a reset.
+func Refused(err error) bool { return isErrno(err, errnosRefused) }
+
+// NoWay reports whether an ICMP error ended a connect, as it does if the TTL was
+// too low.
+func NoWay(err error) bool { return isErrno(err, errnosUnreachable) }
+
+// NoRoom reports whether the process or the system has no descriptor left.
+func NoRoom(err error) bool { return isErrno(err, errnosNoRoom) }

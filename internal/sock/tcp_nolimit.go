@@ -1,0 +1,6 @@
+//go:build !linux
+
+package sock
+
+// limitUnsent does nothing: the system's send buffer is the bound.
+func limitUnsent(uintptr) {}
