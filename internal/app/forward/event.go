@@ -32,6 +32,8 @@ const (
 	Denied Kind = "denied"
 	// Serving: peers can ask from now on.
 	Serving Kind = "serving"
+	// Failed: Run could not begin, for Err, and whoever called it tries again.
+	Failed Kind = "failed"
 )
 
 // Event is something that happened to a forward, or to those who serve.
@@ -49,10 +51,7 @@ func (e Event) Words(name func(peer.ID) string) string {
 	f, who := e.Forward, "peer "+name(e.Forward.Peer)
 	switch e.Kind {
 	case Listening:
-		if f.Reverse {
-			return fmt.Sprintf("forwarding %s of %s to %s here", f.Listen, who, f.To)
-		}
-		return fmt.Sprintf("forwarding %s to %s of %s", f.Listen, f.To, who)
+		return "forwarding " + f.between(who)
 	case Ready:
 		return fmt.Sprintf("ready: %s lets us reach %s", who, e.theirs())
 	case Unreachable:
@@ -69,11 +68,21 @@ func (e Event) Words(name func(peer.ID) string) string {
 			return fmt.Sprintf("refused: %s wanted to listen on %s, which is not allowed", who, f.Listen)
 		}
 		return fmt.Sprintf("refused: %s wanted to reach %s, which is not allowed", who, f.To)
+	case Failed:
+		return fmt.Sprintf("cannot forward %s, and will try again: %v", f.between(who), e.Err)
 	case Serving:
 		return "ready: peers can ask for these ports"
 	default:
 		return string(e.Kind)
 	}
+}
+
+// between is from where to where it leads.
+func (f Forward) between(who string) string {
+	if f.Reverse {
+		return fmt.Sprintf("%s of %s to %s here", f.Listen, who, f.To)
+	}
+	return fmt.Sprintf("%s to %s of %s", f.Listen, f.To, who)
 }
 
 // theirs is what the peer has of the forward.

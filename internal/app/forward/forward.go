@@ -64,6 +64,12 @@ type Node interface {
 	Listen(ctx context.Context, service string) (Listener, error)
 }
 
+// Counter is a Node that wants to know of what a forward carries: Count is called with
+// each connection or flow that has a client, and its result takes the place of it.
+type Counter interface {
+	Count(Conn) Conn
+}
+
 // Forward is a port here that leads to a target there, or the other way round.
 type Forward struct {
 	Peer peer.ID
@@ -214,7 +220,19 @@ func (r *runner) worked() {
 
 // dial opens a connection to the target.
 func (r *runner) dial(ctx context.Context) (Conn, error) {
-	return r.request(ctx, request{op: opConnect, network: r.To.Network, text: r.To.Address})
+	c, err := r.request(ctx, request{op: opConnect, network: r.To.Network, text: r.To.Address})
+	if err != nil {
+		return nil, err
+	}
+	return r.counted(c), nil
+}
+
+// counted is a connection that has a client from now on.
+func (r *runner) counted(c Conn) Conn {
+	if n, ok := r.node.(Counter); ok {
+		return n.Count(c)
+	}
+	return c
 }
 
 // request opens a stream that begins with a request.

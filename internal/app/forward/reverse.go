@@ -133,7 +133,7 @@ func (r *runner) spare(ctx context.Context, number string, gone func()) {
 		_ = c.Abort()
 		return
 	}
-	if err := connect(ctx, c, r.To); err != nil && ctx.Err() == nil {
+	if err := connect(ctx, r.counted(c), r.To); err != nil && ctx.Err() == nil {
 		r.complain(Event{Kind: Missed, Err: err}, err.Error())
 	}
 }
