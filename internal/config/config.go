@@ -62,16 +62,18 @@ type Forward struct {
 	Listen   string
 	Peer     peer.ID
 	To       string
-	Protocol string // "tcp" or "udp"
+	Protocol string // "tcp", "udp", or "" for what Listen and To say
 	Reverse  bool
 	At       Position
 }
 
-// Allow is an [[allow]]: what a peer may reach through this node.
+// Allow is an [[allow]]: what a peer may reach through this node, or with Reverse,
+// where it may have this node listen.
 type Allow struct {
-	Peer     peer.ID
-	Protocol string // "tcp" or "udp"
+	Peer     peer.ID // the zero ID stands for everybody who may connect
+	Protocol string  // "tcp", "udp", or "" for what To says
 	To       string
+	Reverse  bool
 	At       Position
 }
 
@@ -127,13 +129,17 @@ type allowTable struct {
 	Peer     string `toml:"peer"`
 	Protocol string `toml:"protocol"`
 	To       string `toml:"to"`
+	Reverse  bool   `toml:"reverse"`
 }
+
+// everybody is the peer of an allowance for all who may connect.
+const everybody = "*"
 
 // keysOf are the keys of each table.
 var keysOf = map[string][]string{
 	"":        {"peers", "forward", "allow"},
 	"forward": {"listen", "peer", "to", "protocol", "reverse"},
-	"allow":   {"peer", "protocol", "to"},
+	"allow":   {"peer", "to", "protocol", "reverse"},
 }
 
 // reader collects what is in a text, and what is wrong with it.
@@ -260,17 +266,19 @@ func (r *reader) forward(i int, t forwardTable) {
 	name := "forward." + strconv.Itoa(i)
 	f.At = r.outline.at(name)
 	f.Peer = r.peer(name, "forward", t.Peer)
-	r.protocol(name, "forward", &f.Protocol)
+	r.protocol(name, "forward", t.Protocol)
 	r.needed(name, "forward", map[string]string{"listen": t.Listen, "to": t.To})
 	r.config.Forwards = append(r.config.Forwards, f)
 }
 
 func (r *reader) allow(i int, t allowTable) {
-	a := Allow{To: t.To, Protocol: t.Protocol}
+	a := Allow{To: t.To, Protocol: t.Protocol, Reverse: t.Reverse}
 	name := "allow." + strconv.Itoa(i)
 	a.At = r.outline.at(name)
-	a.Peer = r.peer(name, "allow", t.Peer)
-	r.protocol(name, "allow", &a.Protocol)
+	if t.Peer != everybody {
+		a.Peer = r.peer(name, "allow", t.Peer)
+	}
+	r.protocol(name, "allow", t.Protocol)
 	r.needed(name, "allow", map[string]string{"to": t.To})
 	r.config.Allows = append(r.config.Allows, a)
 }
@@ -288,13 +296,9 @@ func (r *reader) peer(table, shown, text string) peer.ID {
 	return id
 }
 
-func (r *reader) protocol(table, shown string, p *string) {
-	switch *p {
-	case "":
-		*p = "tcp"
-	case "tcp", "udp":
-	default:
-		r.fail(r.outline.at(table, "protocol"), shown+".protocol", fmt.Errorf(`%q is neither "tcp" nor "udp"`, *p))
+func (r *reader) protocol(table, shown, p string) {
+	if p != "" && p != "tcp" && p != "udp" {
+		r.fail(r.outline.at(table, "protocol"), shown+".protocol", fmt.Errorf(`%q is neither "tcp" nor "udp"`, p))
 	}
 }
 

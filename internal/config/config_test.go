@@ -55,6 +55,12 @@ reverse = true
 [[allow]]
 peer = "media.tv"
 to = "localhost:80"
+
+[[allow]]
+peer = "*"
+protocol = "tcp"
+to = "8080"
+reverse = true
 `
 
 func TestWholeFileIsRead(t *testing.T) {
@@ -74,10 +80,13 @@ func TestWholeFileIsRead(t *testing.T) {
 		},
 		Peers: map[string]peer.ID{"laptop": id(1), "media.tv": id(2)},
 		Forwards: []Forward{
-			{"127.0.0.1:2222", id(1), "localhost:22", "tcp", false, Position{11, 3}},
+			{"127.0.0.1:2222", id(1), "localhost:22", "", false, Position{11, 3}},
 			{"27015", id(3), "27015", "udp", true, Position{16, 3}},
 		},
-		Allows: []Allow{{id(2), "tcp", "localhost:80", Position{23, 3}}},
+		Allows: []Allow{
+			{id(2), "", "localhost:80", false, Position{23, 3}},
+			{peer.ID{}, "tcp", "8080", true, Position{27, 3}},
+		},
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("read\n%+v, want\n%+v", c, want)
@@ -116,7 +125,7 @@ func TestFaultsAreTold(t *testing.T) {
 		"unknown table":           {"[peer]\nx = \"ID1\"\n", `:1:2: peer: unknown key; did you mean "peers"?`},
 		"far from all":            {"[nonsense]\n", `:1:2: nonsense: unknown key; there are: allow, forward, peers`},
 		"unknown in forward":      {"[[forward]]\nlsten = \"1\"\n", `:2:1: forward.lsten: unknown key; did you mean "listen"?`},
-		"unknown in allow":        {"[[allow]]\n\n  host = \"1\"\n", `:3:3: allow.host: unknown key; there are: peer, protocol, to`},
+		"unknown in allow":        {"[[allow]]\n\n  host = \"1\"\n", `:3:3: allow.host: unknown key; there are: peer, protocol, reverse, to`},
 		"setting in a table":      {"[peers]\nserver = \"bodkin://x/y\"\n", `:2:1: peers.server: not a peer ID`},
 		"setting of a wrong kind": {"port = 1.5\n", `:1:1: port: a setting is a string, a whole number, true or false, or a list of strings`},
 		"peer without quotes":     {"[peers]\nlaptop = 5\n", `:2:`},

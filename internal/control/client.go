@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -19,19 +20,20 @@ import (
 // Connect finds the running node of that ID on this machine, or returns
 // ErrNotRunning.
 func Connect(ctx context.Context, id peer.ID) (Node, error) {
-	path, err := Path(id)
+	paths, err := places(id)
 	if err != nil {
 		return nil, err
 	}
-	c := &client{path: path, id: id}
 	ask, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	s, err := c.Status(ask)
-	if err != nil || s.ID != id {
-		return nil, ErrNotRunning
+	for _, path := range paths {
+		c := &client{path: path, id: id}
+		if s, err := c.Status(ask); err == nil && s.ID == id {
+			c.server = s.Server
+			return c, nil
+		}
 	}
-	c.server = s.Server
-	return c, nil
+	return nil, ErrNotRunning
 }
 
 // askTime is how long a process that holds the socket may take to answer, before
@@ -105,6 +107,21 @@ func decode(resp *http.Response, v any) error {
 func (c *client) Status(ctx context.Context) (s bodkin.Status, err error) {
 	err = c.get(ctx, http.MethodGet, "/status", &s)
 	return s, err
+}
+
+// Report decodes into v what the process that runs the node does with it, or returns
+// ErrNoReport where there is nothing to tell.
+func Report(ctx context.Context, n Node, v any) error {
+	c, ok := n.(*client)
+	if !ok {
+		return ErrNoReport
+	}
+	err := c.get(ctx, http.MethodGet, "/report", v)
+	var remote *Error
+	if errors.As(err, &remote) {
+		return ErrNoReport
+	}
+	return err
 }
 
 func (c *client) Ping(ctx context.Context, id peer.ID) (p bodkin.Pong, err error) {

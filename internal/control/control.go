@@ -150,5 +150,8 @@ func errorOf(err error) *Error {
 	return e
 }
 
+// ErrNoReport is returned by Report where a process only listens, say.
+var ErrNoReport = errors.New("the running node has nothing to report")
+
 // ErrNotRunning is returned by Connect where no node answers.
 var ErrNotRunning = errors.New("nothing answers on its socket")

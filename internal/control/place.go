@@ -22,6 +22,22 @@ func Path(id peer.ID) (string, error) {
 	return filepath.Join(dir, id.String()[:20]+".sock"), nil
 }
 
+// serviceFolder is where a service of the system has its socket, as its unit says.
+const serviceFolder = "/run/bodkin"
+
+// places are where the node of that ID may answer: for root, a service of the system
+// as well.
+func places(id peer.ID) ([]string, error) {
+	path, err := Path(id)
+	if err != nil {
+		return nil, err
+	}
+	if os.Getuid() != 0 {
+		return []string{path}, nil
+	}
+	return []string{path, filepath.Join(serviceFolder, filepath.Base(path))}, nil
+}
+
 // folder is a folder of this user alone, made if need be.
 func folder() (string, error) {
 	dir := filepath.Join(os.TempDir(), fmt.Sprintf("bodkin-%d", os.Getuid()))

@@ -29,6 +29,7 @@ type Server struct {
 	waiting waiting
 	busy    atomic.Int32
 	idle    chan struct{} // told when busy falls
+	report  atomic.Pointer[func() any]
 }
 
 // Serve answers for the node of that ID on its socket until Close. A socket that is
@@ -47,6 +48,7 @@ func Serve(id peer.ID, n Node) (*Server, error) {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", s.status)
+	mux.HandleFunc("GET /report", s.answerReport)
 	mux.HandleFunc("POST /ping/{peer}", s.ping)
 	mux.HandleFunc("POST /explain/{peer}", s.explain)
 	mux.HandleFunc("POST /dial/{peer}", s.dial)
@@ -157,6 +159,19 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer(w, status)
+}
+
+// Report says what the process does with its node: something that JSON can hold, for
+// [Report] of commands.
+func (s *Server) Report(of func() any) { s.report.Store(&of) }
+
+func (s *Server) answerReport(w http.ResponseWriter, _ *http.Request) {
+	of := s.report.Load()
+	if of == nil {
+		fail(w, ErrNoReport)
+		return
+	}
+	answer(w, (*of)())
 }
 
 func (s *Server) ping(w http.ResponseWriter, r *http.Request) {
