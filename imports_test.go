@@ -54,6 +54,7 @@ var rooms = map[string][]string{
 	"internal/config":      {"peer"},
 	"internal/app/...":     {"", "peer"},
 	"internal/app/forward": {"", "peer", "internal/app/pipe"},
+	"internal/daemon":      {"", "peer", "rendezvous", "internal/config", "internal/app/forward"},
 	"internal/control":     {"", "peer", "internal/app/..."},
 	"internal/labrun":      {"", "peer", "natlab", "natlab/netbed"},
 	"internal/matrix":      {"peer", "internal/wire", "nat", "punch", "rendezvous", "internal/path", "internal/node", "natlab"},
@@ -66,7 +67,7 @@ var rooms = map[string][]string{
 
 	"internal/cli": {
 		"", "peer", "nat", "punch", "rendezvous", "portmap", "natlab", "natlab/netbed",
-		"internal/sock", "internal/config", "internal/app/...", "internal/control", "internal/labrun", "internal/matrix", "internal/matrix/...",
+		"internal/sock", "internal/config", "internal/daemon", "internal/app/...", "internal/control", "internal/labrun", "internal/matrix", "internal/matrix/...",
 	},
 	"cmd/...":   {"internal/cli"},
 	"bench/...": {"..."},

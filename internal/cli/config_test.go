@@ -135,7 +135,7 @@ func TestNamesStandBesideIDs(t *testing.T) {
 		t.Errorf("%v", names)
 	}
 	for what, text := range map[string]string{
-		"status":            a.statusText(s, time.Now()),
+		"status":            a.statusText(s, nil, time.Now()),
 		"why":               a.whyText(bodkin.Explanation{Peer: id, Way: "none", Reason: "some"}),
 		"why, on the relay": a.whyText(bodkin.Explanation{Peer: id, Way: "relay", Reason: "some"}),
 	} {

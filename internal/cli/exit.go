@@ -37,8 +37,8 @@ const exitCodes = `Exit codes:
        it does not answer
     5  the peer refused the connection
     6  another process with the same key accepts connections now
-  130  interrupted (Ctrl-C, or a signal to end); serve, forward, serve-port and map
-       watch end with 0 then
+  130  interrupted (Ctrl-C, or a signal to end); up, serve, forward, serve-port and
+       map watch end with 0 then
   141  standard output was closed, as head does when it has enough
 
 lab run ends with the code of the first program in it that failed.`

@@ -27,6 +27,7 @@ type app struct {
 	node     nodeFlags
 	begun    bool // the command line was understood
 
+	reloads    atomic.Bool // SIGHUP is not to end us
 	configFlag string
 	fileRead   atomic.Pointer[config.Config] // see file
 	given      []string                      // settings that the command line or the environment has
@@ -48,22 +49,35 @@ to standard error. See also: bodkin help exit-codes`
 
 // Main runs the command line and returns the exit code.
 func Main(args []string, in io.Reader, out, errOut io.Writer) int {
-	ends := []os.Signal{os.Interrupt, syscall.SIGTERM}
-	// A terminal that is closed ends us, and ssh its ProxyCommand; nohup does not
-	// want that.
-	if !signal.Ignored(syscall.SIGHUP) {
-		ends = append(ends, syscall.SIGHUP)
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), ends...)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	ctx, hangUp := context.WithCancel(ctx)
+	defer hangUp()
+	a := &app{in: in, out: out, err: errOut}
+	// A terminal that is closed ends us, and ssh its ProxyCommand; nohup does not
+	// want that, and a daemon reads its file again.
+	if !signal.Ignored(syscall.SIGHUP) {
+		hangups := make(chan os.Signal, 1)
+		signal.Notify(hangups, syscall.SIGHUP)
+		go func() {
+			for range hangups {
+				if !a.reloads.Load() {
+					hangUp()
+				}
+			}
+		}()
+	}
 	// A closed standard output would kill us where we stand, with things to clean
 	// up. (Ignoring the signal would be passed on to commands that we run.)
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-	return run(ctx, args, in, out, errOut)
+	return a.run(ctx, args)
 }
 
 func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
-	a := &app{in: in, out: out, err: errOut}
+	return (&app{in: in, out: out, err: errOut}).run(ctx, args)
+}
+
+func (a *app) run(ctx context.Context, args []string) int {
 	root := a.root()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
@@ -106,7 +120,8 @@ func (a *app) root() *cobra.Command {
 	root.PersistentFlags().StringVar(&a.configFlag, "config", "", "`FILE` with settings and the address book (default: bodkin/config.toml in the configuration folder)")
 	root.PersistentFlags().BoolVarP(&a.verbose, "verbose", "v", false, "log what happens to standard error")
 	root.AddCommand(
-		a.serveCommand(), a.idCommand(), a.peerCommand(), a.inviteCommand(), a.joinCommand(), a.listenCommand(), a.dialCommand(), a.forwardCommand(),
+		a.serveCommand(), a.upCommand(), a.idCommand(), a.peerCommand(), a.inviteCommand(), a.joinCommand(), a.listenCommand(),
+		a.dialCommand(), a.forwardCommand(),
 		a.servePortCommand(), a.sendCommand(), a.receiveCommand(), a.pingCommand(),
 		a.checkCommand(), a.whyCommand(), a.statusCommand(), a.mapCommand(), a.labCommand(), a.versionCommand(), a.manCommand(),
 		configTopic(), exitCodesTopic(),

@@ -64,6 +64,8 @@ const patience = time.Minute
 //	router [SAYS]             starts a router that maps ports, and keeps its address
 //	                          in ROUTER; it says that it is SAYS outside
 //
+//	fill FROM TO              copies a file with the values of $VARIABLES in it
+//
 // A script that ends has to leave neither a process nor a socket.
 func TestScripts(t *testing.T) {
 	// Where these tests run under nohup, the programs that they start still take
@@ -81,7 +83,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"start": cmdStart, "await": cmdAwait, "feed": cmdFeed, "signal": cmdSignal, "ended": cmdEnded,
 			"unread": cmdUnread, "code": cmdCode, "serve": cmdServe, "listen": cmdListen, "sockets": cmdSockets,
-			"router": cmdRouter, "echoes": cmdEchoes, "talk": cmdTalk,
+			"router": cmdRouter, "echoes": cmdEchoes, "talk": cmdTalk, "fill": cmdFill,
 		},
 	})
 }
@@ -112,6 +114,14 @@ func sshd() string {
 
 func runs(name string, args ...string) bool {
 	return exec.Command(name, args...).Run() == nil //nolint:noctx // it ends at once
+}
+
+func cmdFill(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: fill FROM TO")
+	}
+	text := os.Expand(ts.ReadFile(args[0]), ts.Getenv)
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(text), 0o600))
 }
 
 // cmdRouter starts a router on loopback. Only Linux has all of 127.0.0.0/8 there.

@@ -104,6 +104,7 @@ func (a *app) serve(c *cobra.Command, f serveFlags) error {
 	if err := a.print(started, "%s", strings.Join(urls, "\n")); err != nil {
 		return err
 	}
+	newNotifier().say("READY=1\nSTATUS=%s", urls[0])
 	err = s.Serve(c.Context())
 	a.logger().Info("served", "stats", s.Stats())
 	return err

@@ -11,6 +11,7 @@ import (
 
 	"bodkin"
 	"bodkin/internal/control"
+	"bodkin/internal/daemon"
 	"bodkin/nat"
 	"bodkin/peer"
 	"bodkin/punch"
@@ -27,7 +28,9 @@ func (a *app) statusCommand() *cobra.Command {
 sees it, its peers, the routes to them with their round trips, the traffic by
 route, and for each peer both sides' NATs and what was tried to open a hole. With
 --json, times are in nanoseconds, traffic is in bytes, and names has those of the
-address book, by ID. See also: bodkin why
+address book, by ID. Of a node that bodkin up runs it also shows who may connect, the
+forwards with their connections and traffic, and what is allowed; with --json as up.
+See also: bodkin why
 
 With --watch it shows every second to where the peers' routes lead, their round
 trips and losses, what they carry, and the latest changes with their reasons; with
@@ -44,14 +47,14 @@ trips and losses, what they carry, and the latest changes with their reasons; wi
 			}
 			key, err := peer.LoadKey(path)
 			if errors.Is(err, fs.ErrNotExist) {
-				return fmt.Errorf("no node is running on this machine: there is no key %s yet; start one with `bodkin listen`, or name its key with --key", path)
+				return fmt.Errorf("no node is running on this machine: there is no key %s yet; start one with `bodkin up` or `bodkin listen`, or name its key with --key", path)
 			}
 			if err != nil {
 				return err
 			}
 			n, err := control.Connect(c.Context(), key.ID())
 			if err != nil {
-				return fmt.Errorf("no node with the ID %s is running on this machine (%w); start one with `bodkin listen`, or name its key with --key",
+				return fmt.Errorf("no node with the ID %s is running on this machine (%w); start one with `bodkin up` or `bodkin listen`, or name its key with --key",
 					key.ID().Short(), err)
 			}
 			if w.watch {
@@ -61,7 +64,11 @@ trips and losses, what they carry, and the latest changes with their reasons; wi
 			if err != nil {
 				return err
 			}
-			return a.print(statusLine{s, a.names(s)}, "%s", a.statusText(s, time.Now()))
+			up, err := upStatus(c.Context(), n)
+			if err != nil {
+				return err
+			}
+			return a.print(statusLine{s, a.names(s), up}, "%s", a.statusText(s, up, time.Now()))
 		},
 	}
 	a.addKeyFlag(c)
@@ -74,6 +81,7 @@ trips and losses, what they carry, and the latest changes with their reasons; wi
 type statusLine struct {
 	bodkin.Status
 	Names map[string]string `json:"names,omitempty"` // of peers, by ID
+	Up    *daemon.Status    `json:"up,omitempty"`
 }
 
 // names are those of the peers that have one.
@@ -87,7 +95,7 @@ func (a *app) names(s bodkin.Status) map[string]string {
 	return out
 }
 
-func (a *app) statusText(s bodkin.Status, now time.Time) string {
+func (a *app) statusText(s bodkin.Status, up *daemon.Status, now time.Time) string {
 	var b lines
 	line := b.add
 	state := "registered"
@@ -103,6 +111,7 @@ func (a *app) statusText(s bodkin.Status, now time.Time) string {
 	line("seen from outside", "%s", endpoints(s.Observed))
 	line("services", "%s", list(s.Services))
 	line("running for", "%s", span(now.Sub(s.Since)))
+	a.addUp(&b, up)
 	for _, p := range s.Peers {
 		b.blank()
 		line("peer", "%s", a.named(p.ID))

@@ -63,10 +63,10 @@ peer               ` + id(2).String() + `
   route            relay 192.0.2.1:3478
   traffic          relay: 300 B sent, 4.0 kB received
   traffic          udp: 1.0 MB sent, 0 B received`
-	if got := withBook(nil).statusText(s, now); got != want {
+	if got := withBook(nil).statusText(s, nil, now); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-	alone := withBook(nil).statusText(bodkin.Status{Displaced: true}, now)
+	alone := withBook(nil).statusText(bodkin.Status{Displaced: true}, nil, now)
 	for _, part := range []string{"(not registered; another process accepts connections)", "services           none", "outside  none"} {
 		if !strings.Contains(alone, part) {
 			t.Errorf("no %q in\n%s", part, alone)

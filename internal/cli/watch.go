@@ -11,6 +11,7 @@ import (
 
 	"bodkin"
 	"bodkin/internal/control"
+	"bodkin/internal/daemon"
 )
 
 // watchFlags are those of `bodkin status --watch`.
@@ -25,6 +26,7 @@ type watchLine struct {
 	bodkin.Status
 	Names map[string]string `json:"names,omitempty"` // by peer
 	Rates map[string]rate   `json:"rates"`           // by peer
+	Up    *daemon.Status    `json:"up,omitempty"`
 }
 
 // rate is what went to and came from a peer, in bytes a second.
@@ -50,7 +52,11 @@ func (a *app) watch(ctx context.Context, n control.Node, interval time.Duration)
 		if err != nil {
 			return err
 		}
-		now := watchLine{Time: time.Now(), Status: s, Names: a.names(s)}
+		up, err := upStatus(ctx, n)
+		if err != nil {
+			return err
+		}
+		now := watchLine{Time: time.Now(), Status: s, Names: a.names(s), Up: up}
 		now.Rates = rates(last, now)
 		before := ""
 		if isTerminal(a.out) {
@@ -115,6 +121,12 @@ func (a *app) watchText(s watchLine) string {
 		_, _ = fmt.Fprintln(w, strings.Join(a.watchRow(p, s.Rates), "\t"))
 	}
 	_ = w.Flush()
+	if s.Up != nil && len(s.Up.Forwards) > 0 {
+		b.WriteByte('\n')
+		for _, f := range s.Up.Forwards {
+			b.WriteString(a.forwardText(f) + "\n")
+		}
+	}
 	if changes := latestChanges(s.Peers); len(changes) > 0 {
 		b.WriteByte('\n')
 		for _, e := range changes {
