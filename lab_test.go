@@ -233,3 +233,65 @@ func TestFaultsBetweenRealKernels(t *testing.T) {
 		})
 	}
 }
+
+// Packets grow on a hole as far as it lets them, and a hole that lets no large ones
+// through any more is used again, with packets of the size that QUIC begins with.
+func TestPacketsAreAsLargeAsTheHoleAllows(t *testing.T) {
+	t.Parallel()
+	const first, grown = 1228 + 28, 1400 // of IP packets
+	h := startHomes(t, slowHomes, rendezvous.Limits{})
+	a, b := h.node(t, "a", bodkin.Config{}), h.node(t, "b", bodkin.Config{})
+	echo(t, b, "echo")
+	direct(t, a, b)
+	between := natlab.Between(h.Box("home-a").Addr(), h.Box("home-b").Addr())
+	ctx := testContext(t)
+	// through waits until enough came through the hole in packets of a size.
+	through := func(what string, least, enough int) {
+		done, left := make(chan struct{}), enough
+		defer h.Observe(func(e natlab.Event) {
+			if n := len(e.Packet.Data); between(e.Packet) && n >= least && left > 0 {
+				if left -= n; left <= 0 {
+					close(done)
+				}
+			}
+		})()
+		select {
+		case <-done:
+		case <-ctx.Done():
+			t.Fatal(what + ": not in time")
+		}
+	}
+	events := a.Events(ctx)
+	conn, err := a.Dial(ctx, b.ID(), "echo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	go func() { _, _ = io.Copy(io.Discard, conn) }()
+	go func() { _, _ = io.Copy(conn, zeros{}) }()
+	through("packets grew", grown, 1<<20)
+	h.Block(func(p natlab.Packet) bool { return between(p) && len(p.Data) > first+4 })
+	struck, relayed := time.Now(), false
+	for e := range events {
+		if e.Kind != bodkin.EventSwitched || e.Time.Before(struck) {
+			continue
+		}
+		t.Logf("%v after large packets were blocked: %s, %s", e.Time.Sub(struck), e.Route.Transport, e.Reason)
+		if e.Route.Direct() && relayed {
+			struck = e.Time
+			break
+		}
+		relayed = true
+	}
+	through("the hole is used again", first, 1<<20)
+	for _, e := range a.Status().Peers[0].Changes {
+		if e.Kind == bodkin.EventSwitched && e.Time.After(struck) {
+			t.Errorf("%v later: %s, %s", e.Time.Sub(struck), e.Route.Transport, e.Reason)
+		}
+	}
+}
+
+// zeros is an endless stream.
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }

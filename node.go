@@ -89,6 +89,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	n.path = path.NewSocket(path.SocketConfig{
 		Overlay: peer.Overlay(n.ID(), n.instance),
 		Dialled: session.Dialled,
+		ConnID:  session.ConnID,
 		Control: func(by path.Key, b []byte) {
 			n.offer(node.Input{Op: node.Packet, By: by, Data: b})
 		},

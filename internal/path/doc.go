@@ -10,6 +10,7 @@
 //	socket.go  the data plane: where packets come in and go out
 //	conn.go    the packet connections that QUIC reads and writes
 //	runs.go    packets that wait to be read
+//	origin.go  which path a packet is of, whichever way it came
 //	table.go   what the control loop publishes for the data plane to read
 //
 // Control and data never meet: one loop steps the peers and publishes routes

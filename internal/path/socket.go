@@ -26,6 +26,10 @@ type SocketConfig struct {
 	// Dialled tells from a QUIC packet whether it belongs to a connection that
 	// this node dialled.
 	Dialled func(quic []byte) bool
+	// ConnID is the connection ID that a QUIC packet goes to, 0 if it begins a connection,
+	// and whether the packet has the form of one that tries a path. With nil, packets
+	// are taken as of the class that they came by.
+	ConnID func(quic []byte) (id uint64, probes bool)
 	// Control takes every STUN packet, relayed ones too; the bytes are its own. It
 	// must not block.
 	Control func(by Key, b []byte)
@@ -72,7 +76,8 @@ type Sender interface {
 type link struct {
 	peer  *entry
 	class punch.Transport
-	from  *net.UDPAddr // what QUIC sees
+	from  *net.UDPAddr // what QUIC sees of a path that begins here
+	known atomic.Pointer[origin]
 	heard atomic.Int64 // when something last came in, UnixNano
 }
 
@@ -132,17 +137,19 @@ func (s *Socket) DeliverRun(local punch.Local, from netip.AddrPort, b []byte, se
 	return false
 }
 
-// reader is the connection that all these packets are for, nil if there is none.
+// reader is the connection that all these packets are for, nil if there is none, or if
+// they go to several connection IDs.
 func (s *Socket) reader(b []byte, segment int) *Conn {
 	var all *Conn
+	var id uint64
 	for len(b) > 0 {
 		p := b[:min(segment, len(b))]
 		b = b[len(p):]
-		to := s.readerOf(p)
-		if wire.Classify(p, false) != wire.ClassOther || all != nil && to != all {
+		to, at := s.readerOf(p), s.connID(p)
+		if wire.Classify(p, false) != wire.ClassOther || all != nil && (to != all || at != id) {
 			return nil
 		}
-		all = to
+		all, id = to, at
 	}
 	return all
 }
@@ -190,7 +197,11 @@ func (s *Socket) Deliver(local punch.Local, from netip.AddrPort, b []byte) {
 func (s *Socket) receive(l *link, to *Conn, b []byte, segment int, keep bool) (kept bool) {
 	l.heard.Store(time.Now().UnixNano())
 	l.peer.received[l.class].Add(uint64(len(b)))
-	if len(b) > 0 && to.push(b, segment, l.from, keep) {
+	from := l.from
+	if to == s.accept {
+		from = s.origin(l, b[:min(segment, len(b))])
+	}
+	if len(b) > 0 && to.push(b, segment, from, keep) {
 		return keep
 	}
 	s.Overrun.Add(uint64(max(1, count(b, max(1, segment)))))
@@ -245,9 +256,7 @@ func (s *Socket) send(overlay netip.Addr, class punch.Transport, b []byte, segme
 	}
 	e.sent[r.class].Add(uint64(len(b)))
 	r.send(b, segment)
-	if int64(segment) > e.largest.Load() {
-		e.largest.Store(int64(segment))
-	}
+	e.measure(r.class, segment)
 	if now := time.Now().UnixNano(); now-e.kicked.Load() >= int64(kickEvery) {
 		e.kicked.Store(now)
 		s.cfg.Active(e.overlay, r.key, time.Unix(0, r.link.heard.Load()), int(e.largest.Swap(0)))

@@ -69,12 +69,37 @@ type entry struct {
 	received [punch.UDP + 1]atomic.Uint64
 	kicked   atomic.Int64
 	largest  atomic.Int64 // the largest packet since then, in bytes
-	// outages counts those that there were; QUIC sees the peer elsewhere after each.
-	outages int
+	over     atomic.Int64 // the latest one above wideSize
+	taken    atomic.Int32 // the class that these left by
+	// epoch is the number that the paths of now have, and shown the highest that QUIC was
+	// shown. A path that the peer tries has one of its own, and each outage makes a new
+	// epoch.
+	epoch uint32
+	shown atomic.Uint32
 
 	mu   sync.Mutex
 	last []byte // the last packet written
 	was  punch.Transport
+
+	origins origins
+}
+
+// measure takes note of how large the packets are that leave by a class. QUIC tries with
+// single packets, each of another size, whether larger ones pass: one that does not
+// says nothing about the route.
+func (e *entry) measure(class punch.Transport, n int) {
+	if c := int32(class); e.taken.Load() != c {
+		e.taken.Store(c)
+		e.largest.Store(0)
+	}
+	size := int64(n)
+	if size > wideSize && e.over.Load() != size {
+		e.over.Store(size)
+		size = wideSize
+	}
+	if size > e.largest.Load() {
+		e.largest.Store(size)
+	}
 }
 
 // keep remembers the last packet: when a route comes back after an outage it is
@@ -235,7 +260,7 @@ func (e *entry) uses(k Key) bool {
 }
 
 // classBits are the lower ones of the port that QUIC sees, which tell the class; the
-// others tell how many outages there were.
+// others tell one path from another.
 const classBits = 4
 
 // classOf is the route class that a port of the overlay names.
@@ -243,8 +268,12 @@ func classOf(port int) punch.Transport { return punch.Transport(port & (1<<class
 
 func newLink(e *entry, k Key) *link {
 	class := k.Transport()
-	port := uint16(class) | uint16(e.outages)<<classBits
-	return &link{peer: e, class: class, from: &net.UDPAddr{IP: e.overlay.AsSlice(), Port: int(port)}}
+	return &link{peer: e, class: class, from: e.at(class, e.epoch)}
+}
+
+// at is the address of a path, as QUIC sees it.
+func (e *entry) at(class punch.Transport, n uint32) *net.UDPAddr {
+	return &net.UDPAddr{IP: e.overlay.AsSlice(), Port: int(uint16(class) | uint16(n)<<classBits)}
 }
 
 // outage is how long nothing has come in when a route comes back from one.
@@ -255,7 +284,8 @@ const outage = time.Second
 // when nobody waited any more: it would creep for as long as the outage took. A packet
 // from a new port starts all that anew (RFC 9000 §9.4). Under the lock.
 func (s *Socket) afresh(e *entry) {
-	e.outages++
+	e.epoch = e.shown.Add(1)
+	e.origins.renew(e)
 	update(&s.sources, func(m map[Key]*link) {
 		for k, l := range m {
 			if l.peer == e {

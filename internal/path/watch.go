@@ -38,8 +38,10 @@ const (
 	// themselves, for maxProbation at the most.
 	flapTime     = time.Minute
 	maxProbation = 30 * time.Second
-	// wideSize is the size of the probes that try it: no packet of ours is larger.
+	// wideSize is the size of the probes that try it: that of the packets which QUIC
+	// begins with. maxSize is the largest that it comes to.
 	wideSize = 1232
+	maxSize  = 1452
 	// wideFrom is from which size on packets are such that a narrow route might
 	// swallow.
 	wideFrom = 400
@@ -119,12 +121,16 @@ func (p *Peer) active(in Input) {
 }
 
 // checkAll asks the direct route in use. One that was left for the relay is asked,
-// too: it may be better again.
+// too: it may be better again. QUIC would begin there with its first packet size.
 func (p *Peer) checkAll(inUse Route, urgent bool) {
 	p.watch.checked = p.now
 	for _, o := range slices.Clone(p.routes) {
-		if o.Direct() && (o.Key == inUse.Key || !inUse.Direct()) && !o.Narrow {
+		switch {
+		case !o.Direct() || o.Narrow:
+		case o.Key == inUse.Key:
 			p.check(o.Key, p.watch.size, urgent)
+		case !inUse.Direct():
+			p.check(o.Key, min(p.watch.size, wideSize), urgent)
 		}
 	}
 }
@@ -151,7 +157,7 @@ func (p *Peer) quiet() {
 // check asks a direct route whether it lives, and if data has the size for that,
 // whether large packets pass. It is urgent if there is reason for doubt.
 func (p *Peer) check(k Key, size int, urgent bool) {
-	if size = min(size, wideSize); size < wideFrom {
+	if size = min(size, maxSize); size < wideFrom {
 		size = 0
 	}
 	for _, a := range p.attempts {

@@ -2,6 +2,7 @@ package session
 
 import (
 	"crypto/rand"
+	"encoding/binary"
 	"fmt"
 
 	"github.com/quic-go/quic-go"
@@ -29,6 +30,20 @@ func Dialled(packet []byte) bool {
 		id = packet[6:]
 	}
 	return len(id) >= connIDSize && [4]byte(id) == marker
+}
+
+// probeSize is the size of the packets with which QUIC tries a path, which it pads
+// (RFC 9000 §8.2.1).
+const probeSize = 1200
+
+// ConnID is the connection ID that a packet goes to, as a number, or 0 if the packet has
+// a long header, as those have that begin a connection. It probes if it has the size
+// of one that tries a path.
+func ConnID(packet []byte) (id uint64, probes bool) {
+	if len(packet) < 1+connIDSize || packet[0]&0x80 != 0 {
+		return 0, false
+	}
+	return binary.BigEndian.Uint64(packet[1:]), len(packet) == probeSize
 }
 
 // connIDs generates connection IDs with or without the marker.

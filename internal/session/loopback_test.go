@@ -40,7 +40,7 @@ func newEnd(tb testing.TB, seed byte) *end {
 		tb.Fatal(err)
 	}
 	e.path = path.NewSocket(path.SocketConfig{
-		Overlay: e.overlay, Dialled: session.Dialled,
+		Overlay: e.overlay, Dialled: session.Dialled, ConnID: session.ConnID,
 		Control: func(path.Key, []byte) {},
 		Active:  func(netip.Addr, path.Key, time.Time, int) {},
 	})

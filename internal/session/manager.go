@@ -85,9 +85,11 @@ var (
 	ErrServiceTaken = errors.New("service has a listener already")
 )
 
-// packetSize is QUIC's: with a ChannelData header, UDP and IPv6 it fits 1280
-// bytes. It does not grow: quic-go never shrinks it again, and a route may be
-// left for a narrower one at any moment.
+// packetSize is QUIC's on a path that it has just moved to: with a ChannelData header,
+// UDP and IPv6 it fits 1280 bytes. From there quic-go tries what passes (RFC 8899), up
+// to 1452, and begins anew with the next move. It never shrinks the size while it
+// stays: package path asks whether packets of the size in use arrive, and leaves a
+// route where they do not.
 const packetSize = 1228
 
 // idleTimeout is how long an outage may last that sessions survive. That an open
@@ -125,7 +127,6 @@ func quicConfig() *quic.Config {
 		MaxIncomingStreams:             maxStreams,
 		MaxIncomingUniStreams:          -1,
 		InitialPacketSize:              packetSize,
-		DisablePathMTUDiscovery:        true,
 		EnableDatagrams:                true,
 	}
 }
