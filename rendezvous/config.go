@@ -23,14 +23,16 @@ type ServerConfig struct {
 	// a family is that of the first in Listen, and so on. It is needed where those
 	// are unspecified, or where a NAT translates them, each to one and no port.
 	Public []netip.Addr
-	// ListenTCP and ListenTLS are endpoints at which the server answers plain
-	// Binding over TCP and TLS too (RFC 8489 §6.2.2); there are none by default.
-	// TLS needs the configuration TLS, with a certificate.
+	// ListenTCP and ListenTLS are endpoints at which the server takes connections, over
+	// TCP and over TLS, for nodes whose network blocks UDP (RFC 8489 §6.2.2). If
+	// ListenTCP is nil, they are those of UDP, but for spare ones, where they are free;
+	// none if it is empty. ListenTLS has no default. It needs the configuration TLS: with
+	// any certificate, that of [Certificate] for example.
 	ListenTCP, ListenTLS []netip.AddrPort
 	TLS                  *tls.Config
 	Limits               Limits
 	// Network makes the sockets: the system's if nil. For TCP it needs
-	// a method Listen, as netbed.Host has it.
+	// a method Listen, as netbed.Host has it; without one there is no default.
 	Network sock.Network
 	Logger  *slog.Logger
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -80,6 +81,9 @@ func (s *Server) bind(ctx context.Context) error {
 		switch {
 		case err == nil:
 			s.sockets = append(s.sockets, c)
+			if !l.spare {
+				s.listenBeside(ctx, c.Local())
+			}
 		case l.Addr().IsUnspecified() && noFamily(err):
 			missing = err
 		case l.spare:
@@ -112,9 +116,21 @@ func (s *Server) Addrs() []netip.AddrPort {
 }
 
 // URL is what nodes need to find the server at host, on the port of its first
-// endpoint.
+// endpoint, and by its connections where these are at other ports than usual.
 func (s *Server) URL(host string) URL {
-	return URL{Host: host, Port: s.sockets[0].Local().Port(), ID: s.ID()}
+	u := URL{Host: host, Port: s.sockets[0].Local().Port(), ID: s.ID()}
+	tcp, tls := s.StreamAddrs()
+	usual, usualTLS := u.Streams()
+	has := func(all []netip.AddrPort, port uint16) bool {
+		return slices.ContainsFunc(all, func(a netip.AddrPort) bool { return a.Port() == port })
+	}
+	if len(tcp) > 0 && !has(tcp, usual) {
+		u.TCP = tcp[0].Port()
+	}
+	if len(tls) > 0 && !has(tls, usualTLS) {
+		u.TLS = tls[0].Port()
+	}
+	return u
 }
 
 // Stats returns what the server has done so far.

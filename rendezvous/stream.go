@@ -98,6 +98,20 @@ func (s *Server) listenStreams(ctx context.Context) error {
 	return nil
 }
 
+// listenBeside opens a listener for TCP at the port of a UDP socket, if that is the
+// default and the port is free.
+func (s *Server) listenBeside(ctx context.Context, e netip.AddrPort) {
+	if s.cfg.ListenTCP != nil {
+		return
+	}
+	l, err := s.listenStream(ctx, e)
+	if err != nil {
+		s.cfg.Logger.Info("no TCP", "endpoint", e, "error", err)
+		return
+	}
+	s.streams.listeners = append(s.streams.listeners, streamListener{l, nil})
+}
+
 func (s *Server) listenStream(ctx context.Context, e netip.AddrPort) (net.Listener, error) {
 	n, ok := s.cfg.Network.(sock.StreamNetwork)
 	if !ok {

@@ -13,7 +13,7 @@ import (
 )
 
 // fileFlags are the flags that name files, or programs.
-var fileFlags = []string{"config", "key", "events", "file", "exec", "html", "pcap", "output"}
+var fileFlags = []string{"config", "key", "events", "file", "exec", "html", "tls-cert", "tls-key", "pcap", "output"}
 
 // complete says what a shell may suggest for a command: values where there is a
 // choice, files where files are meant, and nothing for what only the user knows.
@@ -27,6 +27,7 @@ func (a *app) complete(c *cobra.Command) {
 	}
 	choices := map[string][]string{
 		"transports": bodkin.Transports(),
+		"server-via": {bodkin.ViaUDP, bodkin.ViaTCP, bodkin.ViaTLS},
 		"preset-a":   presets,
 		"preset-b":   presets,
 		"relay":      {relayAuto, relayNever},

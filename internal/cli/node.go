@@ -28,6 +28,7 @@ type nodeFlags struct {
 	key        string
 	server     string
 	transports []string
+	via        string
 	port       uint16
 	noPortMap  bool
 	events     string
@@ -49,6 +50,7 @@ func (a *app) addNodeFlags(c *cobra.Command) {
 	f := pflag.NewFlagSet("node", pflag.ContinueOnError)
 	f.StringVar(&a.node.server, "server", "", "`URL` of the rendezvous server, as 'bodkin serve' prints it")
 	f.StringSliceVar(&a.node.transports, "transports", nil, "`LIST` of the kinds of holes to punch, of: "+strings.Join(bodkin.Transports(), ", ")+"; empty: stay on the relay (default: all)")
+	f.StringVar(&a.node.via, "server-via", "", "`WAY` to the server, of: udp, tcp, tls (default: all, udp first; HTTPS_PROXY and ALL_PROXY count for the others)")
 	f.Uint16Var(&a.node.port, "port", 0, "local UDP `PORT` (default: any)")
 	f.BoolVar(&a.node.noPortMap, "no-portmap", false, "do not ask routers to map the port (PCP, NAT-PMP, UPnP)")
 	f.StringVar(&a.node.events, "events", "", "`FILE` to append what happens to, as JSON, an object a line")
@@ -91,7 +93,7 @@ func (a *app) loadKey() (peer.Key, error) {
 // line that is wrong makes none.
 func (a *app) config() (bodkin.Config, error) {
 	c := bodkin.Config{
-		Server: a.node.server, Transports: a.node.transports, Port: a.node.port, NoPortMap: a.node.noPortMap, Logger: a.logger(),
+		Server: a.node.server, Transports: a.node.transports, ServerVia: a.node.via, Port: a.node.port, NoPortMap: a.node.noPortMap, Logger: a.logger(),
 	}
 	if c.Server == "" {
 		return c, &codeError{codeUsage, errors.New(

@@ -6,6 +6,7 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,7 +22,9 @@ import (
 type serveFlags struct {
 	listen, public       []string
 	listenTCP, listenTLS []string
+	tls                  bool
 	tlsCert, tlsKey      string
+	acme                 string
 	key                  string
 	relayRate, totalRate string
 	registrations        int
@@ -37,26 +40,34 @@ say, encrypted from end to end, where no direct path opens. It needs UDP port 34
 to be reachable, and nothing else. Its key is made at first start; the URL that it
 prints is all that nodes need. It ends with 0 when it is told to.
 
+Nodes whose network blocks UDP come over TCP, to the same port, or over TLS with
+--tls, to port 443, which hardly any network blocks. The certificate is the server's
+own, which nodes know by the URL; --tls-cert and --tls-key name another one, which is
+read anew when it is replaced. --acme HOST gets one of Let's Encrypt for that name,
+and renews it: Let's Encrypt must reach port 443 of it. TLS only looks like what
+passes; what is said is sealed with the server's key in any case.
+
 It is a STUN server too, for anybody. From port 3479, which it takes if that is
 free, it answers those who want to know what their NAT lets in. On a machine with
 two public addresses name both with --public: then it tells all that RFC 5780 can.
 If a NAT translates them, name the local ones with --listen, in the same order and
-each with the same two ports. Over TCP and TLS it tells clients their endpoint with
---listen-tcp and --tls-cert; a certificate that is replaced is read anew.
+each with the same two ports.
 
 Rates are in bit/s, with k, M or G. With --json it prints an object first: id,
 urls, and listen, the addresses that it is bound to; with TCP and TLS also
 listen_tcp and listen_tls.`,
-		Example: "  bodkin serve --public rendezvous.example.org\n  bodkin serve --listen 192.0.2.7:3478 --relay-rate 20M",
+		Example: "  bodkin serve --public rendezvous.example.org\n  bodkin serve --public rendezvous.example.org --acme rendezvous.example.org\n  bodkin serve --listen 192.0.2.7:3478 --relay-rate 20M",
 		Args:    cobra.NoArgs,
 		RunE:    func(c *cobra.Command, _ []string) error { return a.serve(c, f) },
 	}
 	c.Flags().StringSliceVar(&f.listen, "listen", nil, "`ADDRESS:PORT` to bind, or :PORT; give it again for more (default: ports 3478 and 3479 of all)")
 	c.Flags().StringSliceVar(&f.public, "public", nil, "`HOST` or HOST:PORT by which nodes reach this server; give it again for more (default: its addresses)")
-	c.Flags().StringSliceVar(&f.listenTCP, "listen-tcp", nil, "`ADDRESS:PORT` or :PORT for STUN over TCP; give it again for more (default: none)")
-	c.Flags().StringSliceVar(&f.listenTLS, "listen-tls", nil, "`ADDRESS:PORT` or :PORT for STUN over TLS (default: port 5349 of all, with --tls-cert)")
+	c.Flags().StringSliceVar(&f.listenTCP, "listen-tcp", nil, "`ADDRESS:PORT` or :PORT for TCP, or none; give it again for more (default: the first ports of --listen, if they are free)")
+	c.Flags().StringSliceVar(&f.listenTLS, "listen-tls", nil, "`ADDRESS:PORT` or :PORT for TLS; give it again for more (default: port 443 of all, with --tls)")
+	c.Flags().BoolVar(&f.tls, "tls", false, "take connections over TLS, with the server's own certificate unless another flag names one")
 	c.Flags().StringVar(&f.tlsCert, "tls-cert", "", "`FILE` with the certificate chain for TLS, in PEM")
 	c.Flags().StringVar(&f.tlsKey, "tls-key", "", "`FILE` with the certificate's private key, in PEM")
+	c.Flags().StringVar(&f.acme, "acme", "", "`HOST` for which to get a certificate of Let's Encrypt, whose terms you accept so (kept in bodkin/acme in the cache folder)")
 	c.Flags().StringVar(&f.key, "key", "", "`FILE` of the server key (default: bodkin/server.key in the configuration folder)")
 	c.Flags().StringVar(&f.relayRate, "relay-rate", "50M", "`RATE` at the most between two peers, each way; 0: no limit")
 	c.Flags().StringVar(&f.totalRate, "relay-total", "0", "`RATE` at the most in all; 0: no limit")
@@ -78,13 +89,16 @@ func (a *app) serve(c *cobra.Command, f serveFlags) error {
 		return err
 	}
 	if len(cfg.ListenTLS) > 0 {
-		if cfg.TLS, err = tlsConfig(f.tlsCert, f.tlsKey); err != nil {
+		if cfg.TLS, err = f.certificate(c.Context(), cfg.Key, cfg.Logger); err != nil {
 			return err
 		}
 	}
 	s, err := rendezvous.NewServer(c.Context(), cfg)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return fmt.Errorf("%w; another server may be running: choose another port with --listen", err)
+	}
+	if errors.Is(err, syscall.EACCES) {
+		return fmt.Errorf("%w; allow the program to use low ports (setcap cap_net_bind_service=+ep %s), or choose another port with --listen-tls: the URL will name it", err, os.Args[0])
 	}
 	if errors.Is(err, syscall.EADDRNOTAVAIL) && len(f.listen) == 0 {
 		return fmt.Errorf("%w; if a NAT translates the addresses of --public, name the local ones with --listen", err)
@@ -159,24 +173,6 @@ func (f serveFlags) config() (c rendezvous.ServerConfig, err error) {
 		}
 	}
 	return c, nil
-}
-
-// streams is what the flags say of TCP and TLS.
-func (f serveFlags) streams(c *rendezvous.ServerConfig) (err error) {
-	if c.ListenTCP, err = listenAddrs("--listen-tcp", f.listenTCP); err != nil {
-		return err
-	}
-	if f.tlsCert == "" && f.tlsKey == "" && len(f.listenTLS) == 0 {
-		return nil
-	}
-	if f.tlsCert == "" || f.tlsKey == "" {
-		return errors.New("TLS needs both --tls-cert and --tls-key")
-	}
-	if len(f.listenTLS) == 0 {
-		f.listenTLS = []string{":5349"} // RFC 8489 §18.6
-	}
-	c.ListenTLS, err = listenAddrs("--listen-tls", f.listenTLS)
-	return err
 }
 
 // binds reports whether the server is at that port itself: else a NAT changes ports,

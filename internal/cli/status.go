@@ -106,6 +106,9 @@ func (a *app) statusText(s bodkin.Status, up *daemon.Status, now time.Time) stri
 		state += "; another process accepts connections"
 	}
 	line("peer ID", "%s", s.ID)
+	if s.Registered && (s.ServerVia == bodkin.ViaTCP || s.ServerVia == bodkin.ViaTLS) {
+		state += " over " + strings.ToUpper(s.ServerVia)
+	}
 	line("server", "%s (%s)", s.Server, state)
 	line("seen from inside", "%s", endpoints(s.Private))
 	line("seen from outside", "%s", endpoints(s.Observed))
