@@ -84,7 +84,10 @@ func TestServeOverTLS(t *testing.T) {
 		{serveFlags{tlsCert: "c", tlsKey: "k", listenTLS: []string{"127.0.0.1:443"}}, 1},
 		{serveFlags{tlsCert: "c"}, -1},
 		{serveFlags{tlsKey: "k"}, -1},
-		{serveFlags{listenTLS: []string{":443"}}, -1},
+		{serveFlags{listenTLS: []string{":443"}}, 2},
+		{serveFlags{tls: true}, 2},
+		{serveFlags{acme: "host.example"}, 2},
+		{serveFlags{tlsCert: "c", tlsKey: "k", acme: "host.example"}, -1},
 		{serveFlags{tlsCert: "c", tlsKey: "k", listenTLS: []string{"x"}}, -1},
 	} {
 		c.f.relayRate, c.f.totalRate = "1M", "0"
