@@ -1,6 +1,8 @@
 package bodkin_test
 
 import (
+	"context"
+	"iter"
 	"net/netip"
 	"os"
 	"strings"
@@ -62,6 +64,52 @@ func icmpLab(t *testing.T, bed netbed.Bed, o natlab.Options) homes {
 		return p.Protocol == natlab.ProtocolUDP && !server[p.From.Addr()] && !server[p.To.Addr()]
 	})
 	return homes{l, s, stop, s.URL(h.Addr().String()).String()}
+}
+
+// A file that begins by ICMP goes on by UDP when that gets through, and by ICMP again when
+// it does not any more.
+func TestFileMovesBetweenICMPAndUDP(t *testing.T) {
+	t.Parallel()
+	netbed.Need(t)
+	l, err := netbed.Start(t.Context(), natlab.TwoHomes(natlab.Options{
+		DelayA: 2 * time.Millisecond, DelayB: 2 * time.Millisecond, DelayS: 2 * time.Millisecond, Rate: 6_000_000,
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	host := l.Host("server")
+	s, stop := startServer(t, rendezvous.ServerConfig{Network: host, Listen: []netip.AddrPort{netip.AddrPortFrom(host.Addr(), 3478)}})
+	h := homes{l, s, stop, s.URL(host.Addr().String()).String()}
+	home := [2]netip.Addr{h.Box("home-a").Addr(), h.Box("home-b").Addr()}
+	unblock := h.BlockBetween(home[0], home[1])
+	cfg := bodkin.Config{Transports: []string{"udp", "icmp"}}
+	a, b := h.node(t, "a", cfg), h.node(t, "b", cfg)
+	echo(t, b, "echo")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	next, done := iter.Pull(a.Events(ctx))
+	defer done()
+	until := func(transport string) {
+		t.Helper()
+		for e, ok := next(); ok; e, ok = next() {
+			if e.Kind == bodkin.EventSwitched && e.Route.Transport == transport {
+				t.Logf("by %s: %s", transport, e.Reason)
+				return
+			}
+		}
+		t.Fatalf("not by %s: %v", transport, ctx.Err())
+	}
+	if _, err := a.Ping(ctx, b.ID()); err != nil {
+		t.Fatal(err)
+	}
+	until("icmp")
+	transfer(t, a, b, 6<<20, func() {
+		unblock()
+		until("udp")
+		h.BlockBetween(home[0], home[1])
+		until("icmp")
+	})
 }
 
 // Which pairs of networks ICMP gets through, with which tactic, and which it does not.

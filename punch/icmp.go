@@ -45,7 +45,7 @@ const (
 const (
 	// afterBetter is how long ICMP leaves the race to transports that are better, if
 	// both sides have one.
-	afterBetter = 1500 * time.Millisecond
+	afterBetter = 2500 * time.Millisecond
 	// icmpLimit bounds the probes to an endpoint in an attempt, and secondICMP those to
 	// all in a second: networks police ICMP.
 	icmpLimit  = 16

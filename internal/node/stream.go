@@ -108,7 +108,7 @@ func (c *Core) keepStream() (next time.Time) {
 	for _, m := range c.members {
 		switch at := m.trying.Add(byTCPAfter); {
 		case m.trying.IsZero():
-		case slices.ContainsFunc(m.peer.Routes(), path.Route.Direct):
+		case slices.ContainsFunc(m.peer.Routes(), func(r path.Route) bool { return r.Direct() && r.Transport() >= punch.TCP }):
 			m.trying, m.repeated = time.Time{}, false
 		case !c.now.Before(at):
 			keep = true

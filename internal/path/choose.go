@@ -41,7 +41,7 @@ func (r Route) grade() int {
 
 // better reports whether to leave the route in use for r. One that large packets do
 // not pass is the last resort, after one that came and went. A direct route beats the relay unless it is much
-// worse; of two direct ones the quicker wins, by a margin, and one on the same link
+// worse, and one by a better transport one by a worse; of two others the quicker wins, by a margin, and one on the same link
 // needs no margin; of two relays the newer, since the older may have gone with its
 // server.
 func better(r, inUse Route) bool {
@@ -54,6 +54,10 @@ func better(r, inUse Route) bool {
 		return tooBad(inUse, r, 4, spare)
 	case !r.Direct():
 		return r.Since.After(inUse.Since)
+	case r.Transport() > inUse.Transport():
+		return !costsMore(r, inUse, 3, spare/2)
+	case r.Transport() < inUse.Transport():
+		return costsMore(inUse, r, 4, spare)
 	case r.Kind == punch.Host && inUse.Kind != punch.Host:
 		return r.cost() <= inUse.cost()+hysteresis(inUse.cost())
 	case r.Kind != punch.Host && inUse.Kind == punch.Host:
@@ -69,5 +73,10 @@ func tooBad(direct, relay Route, halves int, spare time.Duration) bool {
 	if relay.Samples < enoughSamples {
 		return false
 	}
-	return direct.cost() > relay.cost()*time.Duration(halves)/2+spare
+	return costsMore(direct, relay, halves, spare)
+}
+
+// costsMore reports whether r costs more than so many halves of what other does.
+func costsMore(r, other Route, halves int, spare time.Duration) bool {
+	return r.cost() > other.cost()*time.Duration(halves)/2+spare
 }

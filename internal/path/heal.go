@@ -114,13 +114,27 @@ func (p *Peer) confirmed(r Route) {
 	}
 	r.Proving = p.watch.onProbation(p.now)
 	p.addRoute(r)
-	p.ask.again = time.Time{}
+	if p.content() {
+		p.ask.again = time.Time{}
+	}
 	// What older attempts look for is found.
 	for _, a := range slices.Clone(p.attempts) {
 		if !a.engine.Probing() && !a.engine.Live() {
 			p.step(a, punch.Input{Op: punch.Close})
 		}
 	}
+}
+
+// content reports whether there is a direct route by the best transport that the two can
+// punch by, as far as the latest introduction tells: a better one may be possible later.
+func (p *Peer) content() bool {
+	best := punch.Relay
+	if len(p.attempts) > 0 {
+		for _, t := range punch.Plan(p.attempts[0].told.Self, p.attempts[0].told.Other) {
+			best = max(best, t.Transport)
+		}
+	}
+	return p.has(func(r Route) bool { return r.Direct() && r.Transport() >= best })
 }
 
 // addRoute takes a new route in, and reports whether it was new.
@@ -187,7 +201,7 @@ func (p *Peer) removeRoute(k Key, reason string) {
 	if k.Channel != 0 {
 		p.unhear(k)
 	}
-	if !lost.Direct() || p.has(Route.Direct) || !p.wanted {
+	if !lost.Direct() || p.content() || !p.wanted {
 		return
 	}
 	if p.now.Sub(lost.Since) >= steady {

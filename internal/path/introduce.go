@@ -71,9 +71,9 @@ func (p *Peer) introduced(party wire.Party) {
 		p.addRoute(Route{Key: p.ask.relay, Since: p.now})
 	}
 	p.punch(true, p.ask.nonce, p.ask.side, other)
-	// Again while the peer is wanted and not direct, unless something has
+	// Again while the peer is wanted and not reached as well as can be, unless something has
 	// called for it already since we asked.
-	if p.wanted && !p.has(Route.Direct) && p.ask.again.IsZero() {
+	if p.wanted && !p.content() && p.ask.again.IsZero() {
 		pause := attemptTime
 		if other.Profile.Mapping == nat.Unknown && p.backoff < unknownFor {
 			pause = 0 // the peer has just begun, and will know its NAT in a moment
@@ -87,7 +87,7 @@ func (p *Peer) introduced(party wire.Party) {
 // profileChanged asks once more if what we know now of our NAT makes a difference to
 // the race that is under way.
 func (p *Peer) profileChanged(again bool) {
-	if !p.wanted || p.ask.open || p.has(Route.Direct) || len(p.attempts) == 0 {
+	if !p.wanted || p.ask.open || p.content() || len(p.attempts) == 0 {
 		return
 	}
 	self, told := p.self.Side, p.attempts[0].told

@@ -307,7 +307,7 @@ func (p *Peer) Step(now time.Time, in Input, out []Action) (actions []Action, ne
 		p.profileChanged(in.Again)
 	case CandidatesChanged:
 		switch {
-		case !p.wanted || p.has(Route.Direct):
+		case !p.wanted || p.content():
 		case in.Again:
 			p.askSoon(againPause)
 		default:

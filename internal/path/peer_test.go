@@ -501,6 +501,11 @@ func TestBetter(t *testing.T) {
 		r.RTT, r.Loss, r.Samples = rtt, loss, enoughSamples
 		return r
 	}
+	by := func(t punch.Transport, rtt time.Duration) Route {
+		r := direct(rtt)
+		r.Local = punch.NewLocal(t, 1)
+		return r
+	}
 	lossy := func(r Route, loss float64) Route { r.Loss = loss; return r }
 	narrow := func(r Route) Route { r.Narrow = true; return r }
 	const ms = time.Millisecond
@@ -538,6 +543,13 @@ func TestBetter(t *testing.T) {
 		"narrow loses to the relay":         {relay(early), narrow(direct(10 * ms)), true},
 		"narrow never beats":                {narrow(direct(10 * ms)), relay(late), false},
 		"narrow loses to another":           {direct(300 * ms), narrow(direct(10 * ms)), true},
+		"UDP beats ICMP":                    {direct(100 * ms), by(punch.ICMP, 90*ms), true},
+		"ICMP does not beat UDP":            {by(punch.ICMP, 60*ms), direct(100 * ms), false},
+		"TCP beats ICMP":                    {by(punch.TCP, 100*ms), by(punch.ICMP, 100*ms), true},
+		"UDP beats TCP":                     {direct(100 * ms), by(punch.TCP, 100*ms), true},
+		"ICMP beats the relay":              {by(punch.ICMP, 100*ms), relay(late), true},
+		"ICMP where UDP is very slow":       {by(punch.ICMP, 50*ms), direct(201 * ms), true},
+		"and not back for a little, to UDP": {direct(150 * ms), by(punch.ICMP, 50*ms), false},
 		"of two narrow ones the direct one": {narrow(direct(10 * ms)), narrow(relay(late)), true},
 	} {
 		if got := better(c.r, c.inUse); got != c.want {
