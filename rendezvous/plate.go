@@ -10,15 +10,17 @@ import (
 
 // plate is a nameplate: a number that one node waits under for another one that
 // knows it. They say a few letters to each other, which mean nothing to the server,
-// and then it is used. Who is still told that until it expires.
+// and then it is used. When it is over its number rests: whoever comes late with an
+// old code must not use up somebody else's.
 type plate struct {
 	number  wire.Plate
 	inviter *registration
 	opened  wire.TransactionID // the Invite that it was last opened by
 	prefix  netip.Prefix       // of the inviter
-	expires time.Time
-	joiner  *registration // who sent the first letter; nil: nobody
-	letters int           // that have gone by, in turn
+	expires time.Time          // or when the rest ends
+	joiner  *registration      // who sent the first letter; nil: nobody
+	letters int                // that have gone by, in turn
+	over    bool
 }
 
 // plates are all there are, with the counts that limit them.
@@ -37,6 +39,9 @@ const (
 	// waits under, and that one network has.
 	invitationsOfNode   = 8
 	invitationsOfPrefix = 256
+	// plateRest is how long a number rests, and how long others are told that a
+	// nameplate is used.
+	plateRest = 10 * time.Minute
 	// maxInvitation bounds what an inviter asks for: the number is short, and others
 	// want it.
 	maxInvitation = 24 * time.Hour
@@ -55,6 +60,14 @@ func newPlates() plates {
 	}
 }
 
+// waiting is how many nameplates somebody waits under.
+func (x *plates) waiting() (n int) {
+	for _, of := range x.byInviter {
+		n += of
+	}
+	return n
+}
+
 // waits reports whether somebody can still join.
 func (p *plate) waits() bool { return p.joiner == nil }
 
@@ -69,7 +82,7 @@ func (p *plate) other(g *registration) *registration {
 // at is the nameplate of that number, if it is there.
 func (r *Registry) at(number wire.Plate) *plate {
 	p := r.plates.byNumber[number]
-	if p == nil || p.inviter.gone && p.waits() || !r.now.Before(p.expires) {
+	if p == nil || p.over || p.inviter.gone && p.waits() || !r.now.Before(p.expires) {
 		return nil
 	}
 	return p
@@ -85,7 +98,7 @@ func (r *Registry) invite(g *registration, e wire.Envelope, content wire.Attrs) 
 	}
 	if i.Lifetime == 0 {
 		if p := r.at(i.Plate); p != nil && p.inviter == g && p.waits() {
-			r.dropPlate(p)
+			r.endPlate(p)
 		}
 		r.answer(g, e, i.Append(nil))
 		return
@@ -117,7 +130,7 @@ func (r *Registry) opened(g *registration, id wire.TransactionID) *plate {
 		return nil
 	}
 	for _, p := range r.plates.byNumber {
-		if p.inviter == g && p.opened == id && p.waits() {
+		if p.inviter == g && p.opened == id && p.waits() && !p.over {
 			return p
 		}
 	}
@@ -137,8 +150,8 @@ func (g *registration) prefix() netip.Prefix {
 	return prefixOf(g.leg(g.primary).place.endpoint().Addr())
 }
 
-// addPlate makes a nameplate. A number that is not taken is found at once: there are
-// ten times as many as nameplates.
+// addPlate makes a nameplate. A number that is neither taken nor at rest is found at
+// once: there are ten times as many.
 func (r *Registry) addPlate(g *registration, number wire.Plate, life time.Duration) *plate {
 	if number == 0 {
 		numbers := firstPlates
@@ -151,7 +164,7 @@ func (r *Registry) addPlate(g *registration, number wire.Plate, life time.Durati
 			number = wire.Plate(1 + binary.BigEndian.Uint64(b[:])%uint64(numbers))
 		}
 	}
-	if old := r.plates.byNumber[number]; old != nil { // of a node that has gone
+	if old := r.plates.byNumber[number]; old != nil { // it rests, or its node has gone
 		r.dropPlate(old)
 	}
 	p := &plate{number: number, inviter: g, prefix: g.prefix(), expires: r.now.Add(life)}
@@ -161,11 +174,19 @@ func (r *Registry) addPlate(g *registration, number wire.Plate, life time.Durati
 	return p
 }
 
-func (r *Registry) dropPlate(p *plate) {
-	delete(r.plates.byNumber, p.number)
+// endPlate lets a number rest.
+func (r *Registry) endPlate(p *plate) {
 	if p.waits() {
 		decrement(r.plates.byInviter, p.inviter)
 	}
+	p.over, p.expires = true, r.now.Add(plateRest)
+}
+
+func (r *Registry) dropPlate(p *plate) {
+	if !p.over {
+		r.endPlate(p)
+	}
+	delete(r.plates.byNumber, p.number)
 	decrement(r.plates.byPrefix, p.prefix)
 }
 
@@ -196,6 +217,9 @@ func (r *Registry) letter(g *registration, e wire.Envelope, content wire.Attrs) 
 	if p.waits() {
 		p.joiner = g
 		decrement(r.plates.byInviter, p.inviter)
+		if told := r.now.Add(plateRest); told.Before(p.expires) {
+			p.expires = told
+		}
 	}
 	p.letters++
 	r.answer(g, e, nil)
@@ -215,7 +239,7 @@ func (r *Registry) mayWrite(g *registration, number wire.Plate) int {
 		joins && !r.affordsJoin(g):
 		r.stats.Limited++
 		return wire.CodeTooMany
-	case p == nil, !p.waits() && p.other(g).gone:
+	case p == nil, !joins && !p.waits() && p.other(g).gone:
 		r.stats.Refused++
 		return wire.CodeNotReachable
 	case p.inviter.id == g.id && p.inviter != g, p.inviter == g && p.waits():
@@ -239,11 +263,15 @@ func (r *Registry) affordsJoin(g *registration) bool {
 // nodes, since keys cost nothing.
 func joinsOfPrefix(ofNode int) int { return 5 * ofNode }
 
-// sweepPlates forgets nameplates that have expired, or whose inviter has gone.
+// sweepPlates ends nameplates that have expired, or whose inviter has gone, and forgets
+// those that have rested.
 func (r *Registry) sweepPlates() {
 	for _, p := range r.plates.byNumber {
-		if r.at(p.number) == nil {
+		switch {
+		case p.over && !r.now.Before(p.expires):
 			r.dropPlate(p)
+		case !p.over && r.at(p.number) == nil:
+			r.endPlate(p)
 		}
 	}
 }

@@ -171,7 +171,7 @@ func (r *Registry) draw(b []byte) {
 func (r *Registry) Stats() Stats {
 	s := r.stats
 	s.Registrations, s.Channels = len(r.byHandle), r.pairs
-	s.Streams, s.Invitations = len(r.byStream), len(r.plates.byNumber)
+	s.Streams, s.Invitations = len(r.byStream), r.plates.waiting()
 	return s
 }
 

@@ -527,7 +527,7 @@ func state(r *Registry) string {
 		add("waiting %x: %x", id, i.key.id)
 	}
 	for n, p := range r.plates.byNumber {
-		add("nameplate %d: %x opened %x of %v until %v, %d letters, joined %v", n, p.inviter.handle, p.opened, p.prefix, p.expires, p.letters, p.joiner != nil)
+		add("nameplate %d: %x opened %x of %v until %v, %d letters, joined %v over %v", n, p.inviter.handle, p.opened, p.prefix, p.expires, p.letters, p.joiner != nil, p.over)
 	}
 	slices.Sort(lines)
 	return strings.Join(lines, "\n")

@@ -120,9 +120,9 @@ type through struct {
 	conn net.Conn
 	said *json.Decoder
 	once sync.Once
-	done chan struct{} // closed when joined or err is written
-	joined
-	err error
+	done chan struct{} // closed when end or err is written
+	end  joined
+	err  error
 }
 
 func (c *client) Invite(ctx context.Context, life time.Duration) (Invitation, error) {
@@ -156,16 +156,16 @@ func (t *through) Wait(ctx context.Context) (peer.ID, error) {
 	switch {
 	case t.err != nil:
 		return peer.ID{}, ErrGone
-	case t.joined.Error != nil:
-		return peer.ID{}, t.joined.Error
+	case t.end.Error != nil:
+		return peer.ID{}, t.end.Error
 	default:
-		return t.joined.Peer, nil
+		return t.end.Peer, nil
 	}
 }
 
 func (t *through) read() {
 	defer close(t.done)
-	t.err = t.said.Decode(&t.joined)
+	t.err = t.said.Decode(&t.end)
 }
 
 func (t *through) Close() error { return t.conn.Close() }

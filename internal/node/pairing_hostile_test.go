@@ -172,7 +172,7 @@ func TestServerThatGuessesRight(t *testing.T) {
 	s.playJoiner(a, code)
 	s.playInviter(b, code)
 	for _, h := range []*home{a, b} {
-		if id, err, _ := h.outcome(); id != s.key.ID() || err != nil {
+		if id, _, err := h.outcome(); id != s.key.ID() || err != nil {
 			t.Errorf("%s ended with %v, %v", h.name, id, err)
 		}
 	}

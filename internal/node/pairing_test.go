@@ -22,21 +22,21 @@ func (h *home) invite(life time.Duration) pair.Code {
 func (h *home) join(c pair.Code) { h.step(Input{Op: Join, Token: h.w.rng.Uint64(), Code: c}) }
 
 // outcome is how the latest pairing of a node ended, and when.
-func (h *home) outcome() (id peer.ID, err error, at time.Time) {
+func (h *home) outcome() (id peer.ID, at time.Time, err error) {
 	for _, d := range h.done {
 		if d.Op == Paired || d.Op == NotPaired {
-			id, err, at = d.ID, d.Err, d.at
+			id, at, err = d.ID, d.at, d.Err
 		}
 	}
-	return id, err, at
+	return id, at, err
 }
 
 // ended waits until both have an outcome.
 func (w *world) ended(a, b *home) {
 	w.Helper()
 	w.until(time.Minute, func() bool {
-		_, _, atA := a.outcome()
-		_, _, atB := b.outcome()
+		_, atA, _ := a.outcome()
+		_, atB, _ := b.outcome()
 		return !atA.IsZero() && !atB.IsZero()
 	})
 }
@@ -50,7 +50,7 @@ func other(c pair.Code) pair.Code {
 // fails compares how the latest pairing of a node ended.
 func (h *home) fails(want error) {
 	h.w.Helper()
-	if id, err, at := h.outcome(); !errors.Is(err, want) || !id.IsZero() || at.IsZero() {
+	if id, at, err := h.outcome(); !errors.Is(err, want) || !id.IsZero() || at.IsZero() {
 		h.w.Errorf("%s ended with %v, %v; want %v", h.name, id, err, want)
 	}
 }
@@ -66,8 +66,8 @@ func TestPairing(t *testing.T) {
 	begin := w.now
 	b.join(code)
 	w.ended(a, b)
-	idA, errA, atA := a.outcome()
-	idB, errB, atB := b.outcome()
+	idA, atA, errA := a.outcome()
+	idB, atB, errB := b.outcome()
 	if idA != b.key.ID() || errA != nil || idB != a.key.ID() || errB != nil {
 		t.Fatalf("a: %v, %v; b: %v, %v", idA, errA, idB, errB)
 	}
@@ -96,8 +96,8 @@ func TestPairingUnderLoss(t *testing.T) {
 		code := a.invite(time.Minute)
 		b.join(code)
 		w.ended(a, b)
-		idA, errA, _ := a.outcome()
-		idB, errB, _ := b.outcome()
+		idA, _, errA := a.outcome()
+		idB, _, errB := b.outcome()
 		if errA != nil || errB != nil {
 			failed++
 		} else if idA != b.key.ID() || idB != a.key.ID() {
@@ -136,7 +136,7 @@ func TestPairingThatNobodyJoins(t *testing.T) {
 	code := a.invite(time.Minute)
 	w.run(2 * time.Minute)
 	a.fails(ErrCodeExpired)
-	if _, _, at := a.outcome(); at.Sub(begin) > time.Minute+time.Second || at.Sub(begin) < time.Minute {
+	if _, at, _ := a.outcome(); at.Sub(begin) > time.Minute+time.Second || at.Sub(begin) < time.Minute {
 		t.Errorf("after %v", at.Sub(begin))
 	}
 	b.join(code)
@@ -195,7 +195,7 @@ func TestCodeSurvivesTheServer(t *testing.T) {
 	w.run(time.Minute)
 	b.join(code)
 	w.ended(a, b)
-	if id, err, _ := b.outcome(); id != a.key.ID() || err != nil {
+	if id, _, err := b.outcome(); id != a.key.ID() || err != nil {
 		t.Errorf("b: %v, %v", id, err)
 	}
 }

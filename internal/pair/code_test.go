@@ -81,7 +81,7 @@ func TestMistypedCodesAreFound(t *testing.T) {
 		"-1-lantern-copper":      "",
 		"4294967296-wagon-deer":  "not a number",
 		"42-lantern-coper":       `"coper"; did you mean "copper"?`,
-		"42-lantren-copper":      `"lantren"; did you mean "lantern"?`,
+		"42-lanterm-copper":      `"lanterm"; did you mean "lantern"?`,
 		"42-lanternnn-copper":    `did you mean "lantern"?`,
 		"42-copperfield-lantern": `did you mean "copper"?`,
 		"42-xylophone-copper":    `the word "xylophone"; look at it again`,

@@ -19,8 +19,7 @@ var (
 // meet carries letters between a joiner and an inviter, as the server names them to
 // each other, and returns how it ended for both.
 func meet(i *Inviter, j *Joiner, joiner, inviter peer.ID) (atInviter, atJoiner error) {
-	errOpen := errors.New("not over")
-	atInviter, atJoiner = errOpen, errOpen
+	atInviter = errors.New("not over")
 	for b := j.First(); ; {
 		answer, done, err := i.Take(joiner, b)
 		if done || err != nil {
