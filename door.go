@@ -142,7 +142,7 @@ func (n *Node) welcome(c net.Conn, port punch.Local, from netip.AddrPort) {
 		if _, err := wire.ParseProbe(b); err != nil {
 			return false
 		}
-		a := arrival{port: port, conn: c, stream: s, first: bytes.Clone(b), taken: make(chan punch.Local, 1)}
+		a := arrival{endpoints: endpoints{port, from}, conn: c, stream: s, first: bytes.Clone(b), taken: make(chan punch.Local, 1)}
 		select {
 		case n.arrivals <- a:
 		case <-n.ctx.Done():
@@ -163,16 +163,16 @@ func (n *Node) welcome(c net.Conn, port punch.Local, from netip.AddrPort) {
 // accepted gives a connection that came in to the core, which knows whether the probe
 // that it carries is of a peer that it expects.
 func (l *loop) accepted(a arrival) {
-	n, to := l.node, a.stream.Remote()
+	n := l.node
 	if !n.door.leave(a.conn) {
 		a.taken <- 0 // it had to go
 		return
 	}
 	local := n.core.NewLocal(punch.TCP)
 	sock.TuneTCP(a.conn)
-	l.conns[local] = &connection{endpoints: endpoints{a.port, to}, cancel: func() {}, conn: a.conn, stream: a.stream}
+	l.conns[local] = &connection{endpoints: a.endpoints, cancel: func() {}, conn: a.conn, stream: a.stream}
 	n.path.SetSocket(local, a.stream)
-	l.step(node.Input{Op: node.Accepted, By: path.Key{Local: local, To: to}, Data: a.first})
+	l.step(node.Input{Op: node.Accepted, By: path.Key{Local: local, To: a.to}, Data: a.first})
 	if l.conns[local] == nil {
 		local = 0
 	}

@@ -30,7 +30,7 @@ const (
 // loop steps the core: the one goroutine that owns the node's state. It ends
 // with the node, after a goodbye to the server.
 func (n *Node) loop() {
-	l := loop{node: n, timer: time.NewTimer(time.Hour), extra: make(map[punch.Local]*sock.Socket), conns: make(map[punch.Local]*connection)}
+	l := loop{node: n, timer: time.NewTimer(time.Hour), extra: make(map[punch.Local]*sock.Socket), conns: make(map[punch.Local]*connection), connects: make(map[endpoints]chan struct{})}
 	defer l.end()
 	l.network()
 	l.resolve()
@@ -125,6 +125,7 @@ type loop struct {
 	started  bool
 	extra    map[punch.Local]*sock.Socket // those that the core asked for
 	conns    map[punch.Local]*connection  // of TCP
+	connects map[endpoints]chan struct{}  // under way; closed when they are over
 	queue    []node.Input                 // what came of an action
 	// noOpeners says that the log tells already that there are none.
 	noOpeners bool

@@ -44,8 +44,9 @@ type connection struct {
 // arrival is a connection that stands: one that the core asked for, or one that came
 // in, with the first packet that it carries.
 type arrival struct {
+	endpoints
 	local  punch.Local
-	port   punch.Local
+	over   chan struct{} // of the connect
 	conn   net.Conn
 	stream *sock.Stream
 	err    error
@@ -100,12 +101,17 @@ func (l *loop) connectPeer(a node.Action) {
 		}
 	}
 	ctx, cancel := context.WithTimeout(n.ctx, connectTime)
-	l.conns[a.By.Local] = &connection{endpoints: e, cancel: cancel}
+	before, over := l.connects[e], make(chan struct{})
+	l.conns[a.By.Local], l.connects[e] = &connection{endpoints: e, cancel: cancel}, over
 	network, _ := n.cfg.Network.(sock.StreamNetwork)
 	n.wg.Go(func() {
+		defer close(over)
+		if before != nil {
+			<-before // given up, and on its way out
+		}
 		c, err := network.DialTCP(ctx, from.network, from.bound, a.By.To, a.TTL)
 		select {
-		case n.arrivals <- arrival{local: a.By.Local, conn: c, err: err}:
+		case n.arrivals <- arrival{endpoints: e, local: a.By.Local, over: over, conn: c, err: err}:
 		case <-n.ctx.Done():
 			if err == nil {
 				_ = c.Close()
@@ -122,6 +128,9 @@ func (l *loop) arrived(a arrival) {
 		return
 	}
 	c := l.conns[a.local]
+	if l.connects[a.endpoints] == a.over {
+		delete(l.connects, a.endpoints)
+	}
 	switch {
 	case c == nil:
 		if a.err == nil {

@@ -157,9 +157,6 @@ func planTCP(self, other Side) []Tactic {
 	if self.Abilities.Has(ByUDP) && other.Abilities.Has(ByUDP) && len(self.Observed) > 0 && len(other.Observed) > 0 {
 		plain.After = headOfUDP
 	}
-	if other.Profile.KeepsEarly == nat.Yes {
-		plain.Openers, plain.Hold = openerTTLs, holdForEarly
-	}
 	return []Tactic{plain}
 }
 

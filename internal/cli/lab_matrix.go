@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"bodkin"
 	"bodkin/internal/matrix"
 	"bodkin/internal/matrix/bed"
 	"bodkin/natlab"
@@ -25,6 +26,7 @@ type matrixFlags struct {
 	seed       uint64
 	timeout    time.Duration
 	html       string
+	transports []string
 	population bool
 }
 
@@ -76,7 +78,9 @@ they could not be.`,
 	n.DurationVar(&f.timeout, "timeout", 12*time.Second, "time that a run has to become direct")
 	n.StringVar(&f.html, "html", "", "`FILE` for a page with all results")
 	n.BoolVar(&f.population, "population", false, "also weigh the pairs by how common they are; see docs/nat-matrix.md")
+	n.StringSliceVar(&f.transports, "transports", nil, "`LIST` of the kinds of holes to punch, of: "+strings.Join(bodkin.Transports(), ", ")+" (default: all that the bed has: sim has udp)")
 	f.add(n)
+	suggest(c, "transports", cobra.FixedCompletions(bodkin.Transports(), cobra.ShellCompDirectiveNoFileComp))
 	suggestBeds(c, bedSim, bedModel, bedKernel)
 	suggest(c, "presets", suggestPresets)
 	return c
@@ -93,7 +97,10 @@ func (f *matrixFlags) grid() (matrix.Grid, error) {
 	if f.timeout <= 0 {
 		return matrix.Grid{}, fmt.Errorf("--timeout %v: a run needs some time", f.timeout)
 	}
-	g := matrix.Grid{Options: f.options(), Runs: f.runs, Seed: f.seed, Limit: f.timeout}
+	if err := f.checkTransports(); err != nil {
+		return matrix.Grid{}, err
+	}
+	g := matrix.Grid{Options: f.options(), Runs: f.runs, Seed: f.seed, Limit: f.timeout, Transports: f.transports}
 	if g.Runs == 0 {
 		g.Runs = 20
 		if f.bed != bedSim {
@@ -108,6 +115,18 @@ func (f *matrixFlags) grid() (matrix.Grid, error) {
 		return g, err
 	}
 	return g, f.checkPopulation(g.Presets)
+}
+
+func (f *matrixFlags) checkTransports() error {
+	for _, t := range f.transports {
+		if !slices.Contains(bodkin.Transports(), t) {
+			return fmt.Errorf("--transports: no transport %q; there are: %s", t, strings.Join(bodkin.Transports(), ", "))
+		}
+		if t != "udp" && f.bed == bedSim {
+			return fmt.Errorf("--transports %s: the bed sim has UDP alone; use --bed model or --bed kernel", t)
+		}
+	}
+	return nil
 }
 
 // chosen are the presets of the matrix, each once.

@@ -21,6 +21,8 @@ type Grid struct {
 	Runs    int // of each pair
 	Seed    uint64
 	Limit   time.Duration // as Config's
+	// Transports are Config's.
+	Transports []string
 	// Workers is how many runs go on at the same time; as many as there are
 	// processors if 0. It changes no result in virtual time.
 	Workers int
@@ -100,7 +102,7 @@ func (g Grid) punch(ctx context.Context, c Config) (Result, error) {
 func (g Grid) Config(a, b natlab.Preset, n int) Config {
 	o := g.Options
 	o.PresetA, o.PresetB, o.Seed = a, b, seedOf(g.Seed, a, b, n)
-	return Config{Topology: natlab.TwoHomes(o), Limit: g.Limit}
+	return Config{Topology: natlab.TwoHomes(o), Limit: g.Limit, Transports: g.Transports}
 }
 
 func seedOf(seed uint64, a, b natlab.Preset, n int) uint64 {

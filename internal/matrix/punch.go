@@ -28,6 +28,9 @@ type Config struct {
 	// Mapped, if not empty, is a or b: its router forwards a port to it, as if it had
 	// asked for that, and it told the server of it before the dial.
 	Mapped string
+	// Transports are the kinds of holes to punch; with nil, UDP in virtual time, which
+	// has no other, and all with real nodes.
+	Transports []string
 	// Observe, if not nil, is shown every packet.
 	Observe natlab.Observer
 }
@@ -76,6 +79,8 @@ const (
 	serverPort = 3478
 )
 
+var errTransports = errors.New("matrix: in virtual time there is UDP alone; TCP and ICMP take real nodes (the beds model and kernel)")
+
 var errHosts = errors.New("matrix: the topology needs the hosts server, a and b")
 
 // Punch does one run. The error says that there could be none.
@@ -89,6 +94,9 @@ func Punch(cfg Config) (Result, error) {
 
 // newRun builds the network, and nodes that have yet to register.
 func newRun(cfg Config) (*run, error) {
+	if len(cfg.Transports) > 0 && !slices.Equal(cfg.Transports, []string{"udp"}) {
+		return nil, errTransports
+	}
 	sim, err := natlab.NewSim(cfg.Topology)
 	if err != nil {
 		return nil, err

@@ -45,7 +45,7 @@ func Punch(on netbed.Bed) func(context.Context, matrix.Config) (matrix.Result, e
 			return matrix.Result{}, err
 		}
 		defer lab.Close()
-		r := run{lab: lab, count: newCount(on, lab, cfg.Topology)}
+		r := run{lab: lab, transports: cfg.Transports, count: newCount(on, lab, cfg.Topology)}
 		if cfg.Observe != nil {
 			lab.Observe(cfg.Observe)
 		}
@@ -67,12 +67,14 @@ func Punch(on netbed.Bed) func(context.Context, matrix.Config) (matrix.Result, e
 
 // run is the state of one.
 type run struct {
-	lab    *netbed.Lab
-	count  *count
-	server *rendezvous.Server
-	a, b   *bodkin.Node
-	wg     sync.WaitGroup
-	close  []func()
+	lab *netbed.Lab
+
+	transports []string
+	count      *count
+	server     *rendezvous.Server
+	a, b       *bodkin.Node
+	wg         sync.WaitGroup
+	close      []func()
 }
 
 // end ends what build began, the last first.
@@ -119,6 +121,7 @@ func serverOn(ctx context.Context, host *netbed.Host) (*rendezvous.Server, error
 			cfg.Listen = append(cfg.Listen, netip.AddrPortFrom(a, rendezvous.DefaultPort), netip.AddrPortFrom(a, rendezvous.OtherPort))
 		}
 	}
+	cfg.ListenTCP = cfg.Listen
 	return rendezvous.NewServer(ctx, cfg)
 }
 
@@ -127,7 +130,7 @@ func (r *run) node(ctx context.Context, host, url string) (*bodkin.Node, error) 
 	if err != nil {
 		return nil, err
 	}
-	n, err := bodkin.Start(ctx, bodkin.Config{Key: key, Server: url, Network: r.lab.Host(host)})
+	n, err := bodkin.Start(ctx, bodkin.Config{Key: key, Server: url, Network: r.lab.Host(host), Transports: r.transports})
 	if err == nil {
 		r.close = append(r.close, func() { _ = n.Close() })
 	}
@@ -179,7 +182,7 @@ func (r *run) punch(ctx context.Context, limit time.Duration) (matrix.Result, er
 // measured waits until a node knows its NAT.
 func measured(ctx context.Context, n *bodkin.Node) {
 	for range n.Events(ctx) {
-		if n.NAT().Complete {
+		if n.NAT().Complete || n.Status().ServerVia != bodkin.ViaUDP {
 			return
 		}
 	}
