@@ -17,5 +17,12 @@
 //	listener, err := node.Listen("chat")
 //	conn, err := listener.Accept()
 //
+// Two that do not know each other's ID yet meet by a code, which one person reads to
+// another:
+//
+//	invitation, err := node.Invite(ctx)         // invitation.Code(): 42-lantern-copper
+//	id, err := invitation.Wait(ctx)             // here
+//	id, err := node.Join(ctx, code)             // there
+//
 // Run a server with `bodkin serve`, or embed bodkin/rendezvous.
 package bodkin

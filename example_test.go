@@ -221,3 +221,39 @@ func ExampleNode_Status() {
 	// registered: true
 	// the server sees us at 127.0.0.1
 }
+
+// A code makes two nodes known to each other; then one lets the other in, to one
+// service. Somebody tells the code to somebody else in between.
+func ExampleNode_Invite() {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	url := exampleServer(ctx)
+	home, away := exampleNode(ctx, url), exampleNode(ctx, url)
+	defer func() { _ = home.Close() }()
+	defer func() { _ = away.Close() }()
+
+	invitation, err := home.Invite(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer func() { _ = invitation.Close() }()
+	joined := make(chan peer.ID, 1)
+	go func() {
+		id, err := away.Join(ctx, invitation.Code())
+		if err != nil {
+			log.Fatal(err)
+		}
+		joined <- id
+	}()
+	guest, err := invitation.Wait(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	end, err := home.Admit(guest, "photos")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer end()
+	fmt.Println(guest == away.ID(), <-joined == home.ID())
+	// Output: true true
+}

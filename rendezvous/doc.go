@@ -11,6 +11,7 @@
 //	index.go     how a registration is found
 //	expire.go    how it ends
 //	introduce.go both at once: Introduce and Introduced
+//	plate.go     nameplates, where two meet who have a code in common
 //	relay.go     ChannelData between introduced peers
 //	binding.go   STUN for everybody: plain Binding, and RFC 5780
 //	classic.go   the same for RFC 3489's clients

@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -92,6 +93,12 @@ func condition(name string) (bool, error) {
 	switch name {
 	case "root":
 		return os.Getuid() == 0, nil
+	case "pty":
+		f, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+		if err == nil {
+			_ = f.Close()
+		}
+		return err == nil && runtime.GOOS == "linux", nil
 	case "sshd":
 		return sshd() != "" && runs("ssh", "-V"), nil
 	}
