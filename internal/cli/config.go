@@ -190,7 +190,7 @@ type allowFlags struct {
 
 func (f *allowFlags) add(c *cobra.Command) {
 	c.Flags().StringSliceVar(&f.peers, "allow", nil, "`PEER` that may connect; give it again for more (default: everybody who knows this node's ID)")
-	c.Flags().BoolVar(&f.known, "allow-known", false, "let everybody in the address book connect, and nobody else but those of --allow")
+	c.Flags().BoolVar(&f.known, "allow-known", false, "let everybody in the address book connect, as it is at any time, and nobody else but those of --allow")
 }
 
 // allowed are those who may connect: nil for everybody.

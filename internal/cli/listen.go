@@ -104,6 +104,11 @@ func (a *app) listen(ctx context.Context, cfg bodkin.Config, f listenFlags) erro
 	a.greet(n.ID(), cfg, f.service)
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
 	defer stop()
+	if f.allow.known {
+		following, enough := context.WithCancel(ctx)
+		defer enough()
+		go a.followBook(following, n, f.allow)
+	}
 	err = a.take(ctx, l, f, log)
 	if commands != nil {
 		a.letGo(ctx, commands, err)
