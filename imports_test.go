@@ -35,7 +35,8 @@ var rooms = map[string][]string{
 
 	"rendezvous": {"peer", "internal/wire", "nat", "internal/sock"},
 
-	"internal/tunnel": {},
+	"internal/tunnel":            {},
+	"internal/tunnel/tunneltest": {"internal/tunnel"},
 
 	"internal/path":    {"peer", "internal/wire", "nat", "punch", "internal/sock"},
 	"internal/session": {"peer", "internal/wire", "nat", "punch", "internal/path"},

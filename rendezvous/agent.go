@@ -71,6 +71,8 @@ const (
 	// AgentDoubt asks whether the server still sees us where it did, now and not
 	// with the next keepalive.
 	AgentDoubt
+	// AgentCheck asks that only by the leg in use.
+	AgentCheck
 	// AgentInvite asks for a nameplate for Lifetime. The Agent sees to it that the
 	// server knows it until AgentUninvite; Token names it.
 	AgentInvite
@@ -262,9 +264,10 @@ type serverLeg struct {
 	sentAt     time.Time
 	nextAt     time.Time
 	rtt        time.Duration
-	doubted    time.Time // when somebody last doubted it
-	challenged time.Time // when a challenge last made us answer at once
-	nudged     time.Time // when a hint last made us refresh
+	doubted    time.Time     // when somebody last doubted it
+	rest       time.Duration // how long it rested after the latest tries that nothing answered
+	challenged time.Time     // when a challenge last made us answer at once
+	nudged     time.Time     // when a hint last made us refresh
 }
 
 const (
@@ -350,6 +353,10 @@ func (a *Agent) Step(now time.Time, in AgentInput, out []AgentAction) (actions [
 		a.uninvite(in.Token)
 	case AgentWrite:
 		a.write(in)
+	case AgentCheck:
+		if a.primary != nil {
+			a.doubt(a.primary)
+		}
 	case AgentLeave:
 		a.leave()
 	default: // AgentTick: nothing but the time

@@ -135,7 +135,7 @@ func (a *Agent) due(l *serverLeg) {
 		case l == a.primary:
 			a.lost()
 		default:
-			l.tries, l.nextAt = 0, a.now.Add(secondLegPause)
+			l.tries, l.nextAt = 0, a.now.Add(a.rests(l))
 		}
 	case a.state == stateUp:
 		if l.tries > 0 && l == a.primary {
@@ -156,6 +156,16 @@ func (a *Agent) enough(l *serverLeg) int {
 		return retriesOverUDP
 	}
 	return refreshTries
+}
+
+// rests is how long a leg is left alone that nothing answered. UDP, where there is a
+// connection in its place, is tried again sooner at first: it may have been a moment.
+func (a *Agent) rests(l *serverLeg) time.Duration {
+	if a.primary.stream == nil {
+		return secondLegPause
+	}
+	l.rest = min(max(2*l.rest, firstRest), secondLegPause)
+	return l.rest
 }
 
 // otherLead is a leg that could lead in the place of the one that does, or nil: the
@@ -314,7 +324,7 @@ func (a *Agent) registered(l *serverLeg, e wire.Envelope, m *stun.Message) {
 
 // alive notes that a leg's request was answered.
 func (a *Agent) alive(l *serverLeg) {
-	l.tries, l.attached = 0, true
+	l.tries, l.attached, l.rest = 0, true, 0
 	if l.stream != nil {
 		l.stream.failures = 0
 	}

@@ -19,6 +19,9 @@ const (
 	doubtfulTries = 3
 	// retriesOverUDP are those of a node that has a connection.
 	retriesOverUDP = 3
+	// firstRest is how long UDP is left alone first where a connection works; each time
+	// twice as long, up to secondLegPause.
+	firstRest = 2 * time.Second
 	// streamTries without an answer mean that a connection leads nowhere: what is lost,
 	// TCP repeats by itself.
 	streamTries = 5

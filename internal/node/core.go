@@ -193,6 +193,8 @@ type Core struct {
 	servers   []netip.AddrPort            // those of them that we use
 	streams   []rendezvous.ServerEndpoint // connections to it
 	keeping   bool                        // one of them beside UDP
+	relayed   time.Time                   // when data last left by the relay
+	checkAt   time.Time                   // when to look whether that is still there
 	sockets   []path.LocalSocket
 	icmp      icmp
 	ports     []path.LocalSocket // of TCP
@@ -279,6 +281,7 @@ func (c *Core) Step(now time.Time, in Input, out []Action) (actions []Action, ne
 	case Accept:
 		c.accept()
 	case Active:
+		c.relaying(in.By)
 		if m := c.byOverlay[in.Overlay]; m != nil {
 			c.step(m, path.Input{Op: path.Active, By: in.By, Heard: in.Heard, Size: in.Size})
 		}
@@ -318,6 +321,9 @@ func (c *Core) run() (next time.Time) {
 		c.tickAgent()
 	}
 	c.tickMeasuring()
+	if due(c.checkAt) {
+		c.checkRelay()
+	}
 	c.tickICMP()
 	for _, m := range slices.Clone(c.members) {
 		if due(m.next) {
@@ -332,6 +338,7 @@ func (c *Core) run() (next time.Time) {
 	}
 	earliest(c.tickPairings())
 	earliest(c.keepStream())
+	earliest(c.checkAt)
 	earliest(c.agentNext)
 	earliest(c.measuring.next)
 	earliest(c.measuring.recount)

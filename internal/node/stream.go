@@ -131,6 +131,32 @@ func (c *Core) seenByTCP() {
 	}
 }
 
+const (
+	// relayCheck is how often we look whether the server is there while it relays for
+	// us: who only receives misses nothing when nothing comes.
+	relayCheck = 3 * time.Second
+	// relayQuiet is how long nothing was relayed when we stop to.
+	relayQuiet = 15 * time.Second
+)
+
+// relaying takes note that data leaves by a route.
+func (c *Core) relaying(by path.Key) {
+	if by.Channel == 0 {
+		return
+	}
+	if c.relayed = c.now; c.checkAt.IsZero() {
+		c.checkAt = c.now.Add(relayCheck)
+	}
+}
+
+func (c *Core) checkRelay() {
+	c.checkAt = time.Time{}
+	if c.now.Sub(c.relayed) < relayQuiet {
+		c.checkAt = c.now.Add(relayCheck)
+		c.tell(rendezvous.AgentInput{Op: rendezvous.AgentCheck})
+	}
+}
+
 // viaOf is by what the server is reached.
 func viaOf(a rendezvous.AgentAction) Via {
 	switch {
