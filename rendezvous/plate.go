@@ -3,6 +3,7 @@ package rendezvous
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"time"
 
 	"bodkin/internal/wire"
@@ -26,10 +27,10 @@ type plate struct {
 // plates are all there are, with the counts that limit them.
 type plates struct {
 	byNumber  map[wire.Plate]*plate
-	byInviter map[*registration]int // those that wait
-	byPrefix  map[netip.Prefix]int  // all
-	joinsBy   prefixLimit           // first letters of a node
-	joinsFrom prefixLimit           // and of a network
+	byInviter map[*registration][]*plate // those that wait
+	byPrefix  map[netip.Prefix]int       // how many, of all
+	joinsBy   prefixLimit                // first letters of a node
+	joinsFrom prefixLimit                // and of a network
 }
 
 const (
@@ -46,14 +47,15 @@ const (
 	// want it.
 	maxInvitation = 24 * time.Hour
 	// firstPlates is how many numbers there are at the least. With more nameplates
-	// there are ten times as many numbers, so that nine of ten guesses are nobody's.
-	firstPlates = 99
+	// there are ten times as many numbers, so that nine of ten guesses are nobody's, and
+	// whoever tries numbers to spoil other people's codes does not get far.
+	firstPlates = 999
 )
 
 func newPlates() plates {
 	return plates{
 		byNumber:  make(map[wire.Plate]*plate),
-		byInviter: make(map[*registration]int),
+		byInviter: make(map[*registration][]*plate),
 		byPrefix:  make(map[netip.Prefix]int),
 		joinsBy:   prefixLimit{every: 60},
 		joinsFrom: prefixLimit{every: 60},
@@ -63,7 +65,7 @@ func newPlates() plates {
 // waiting is how many nameplates somebody waits under.
 func (x *plates) waiting() (n int) {
 	for _, of := range x.byInviter {
-		n += of
+		n += len(of)
 	}
 	return n
 }
@@ -126,11 +128,8 @@ func (r *Registry) invite(g *registration, e wire.Envelope, content wire.Attrs) 
 
 // opened is the nameplate that a node has by that Invite, whose answer was lost.
 func (r *Registry) opened(g *registration, id wire.TransactionID) *plate {
-	if r.plates.byInviter[g] == 0 {
-		return nil
-	}
-	for _, p := range r.plates.byNumber {
-		if p.inviter == g && p.opened == id && p.waits() && !p.over {
+	for _, p := range r.plates.byInviter[g] {
+		if p.opened == id && r.at(p.number) == p {
 			return p
 		}
 	}
@@ -141,7 +140,7 @@ func (r *Registry) opened(g *registration, id wire.TransactionID) *plate {
 func (r *Registry) affordsPlate(g *registration) bool {
 	return g.asks.take(r.stamp, 1, r.limits.Introductions, 2*r.limits.Introductions) &&
 		len(r.plates.byNumber) < r.limits.Invitations &&
-		r.plates.byInviter[g] < invitationsOfNode &&
+		len(r.plates.byInviter[g]) < invitationsOfNode &&
 		r.plates.byPrefix[g.prefix()] < invitationsOfPrefix
 }
 
@@ -169,16 +168,14 @@ func (r *Registry) addPlate(g *registration, number wire.Plate, life time.Durati
 	}
 	p := &plate{number: number, inviter: g, prefix: g.prefix(), expires: r.now.Add(life)}
 	r.plates.byNumber[number] = p
-	r.plates.byInviter[g]++
+	r.plates.byInviter[g] = append(r.plates.byInviter[g], p)
 	r.plates.byPrefix[p.prefix]++
 	return p
 }
 
 // endPlate lets a number rest.
 func (r *Registry) endPlate(p *plate) {
-	if p.waits() {
-		decrement(r.plates.byInviter, p.inviter)
-	}
+	r.plates.unwait(p)
 	p.over, p.expires = true, r.now.Add(plateRest)
 }
 
@@ -187,12 +184,16 @@ func (r *Registry) dropPlate(p *plate) {
 		r.endPlate(p)
 	}
 	delete(r.plates.byNumber, p.number)
-	decrement(r.plates.byPrefix, p.prefix)
+	if r.plates.byPrefix[p.prefix]--; r.plates.byPrefix[p.prefix] == 0 {
+		delete(r.plates.byPrefix, p.prefix)
+	}
 }
 
-func decrement[K comparable](counts map[K]int, k K) {
-	if counts[k]--; counts[k] == 0 {
-		delete(counts, k)
+// unwait takes a nameplate from those that wait, if it is one.
+func (x *plates) unwait(p *plate) {
+	left := slices.DeleteFunc(x.byInviter[p.inviter], func(o *plate) bool { return o == p })
+	if x.byInviter[p.inviter] = left; len(left) == 0 {
+		delete(x.byInviter, p.inviter)
 	}
 }
 
@@ -216,7 +217,7 @@ func (r *Registry) letter(g *registration, e wire.Envelope, content wire.Attrs) 
 	p := r.at(l.Plate)
 	if p.waits() {
 		p.joiner = g
-		decrement(r.plates.byInviter, p.inviter)
+		r.plates.unwait(p)
 		if told := r.now.Add(plateRest); told.Before(p.expires) {
 			p.expires = told
 		}

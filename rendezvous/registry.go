@@ -24,7 +24,7 @@ type Limits struct {
 	RelayPerNode   int64         // bit/s from one node; default 100 Mbit/s
 	RelayPerServer int64         // bit/s in all; default none
 	Invitations    int           // nameplates at once, on the whole server; default 10,000
-	Joins          int           // at nameplates, of a node, a minute; from an IPv4 /24 or IPv6 /48 five times as many; default 10
+	Joins          int           // at nameplates, of a node, a minute; from an IPv4 /24 or IPv6 /48 five times as many; default 6
 	Bindings       int           // plain ones, a second, from an IPv4 /24 or IPv6 /48; default 50
 	Streams        int           // connections of registered nodes; default 10,000
 	Lifetime       time.Duration // of a registration without refresh; default 60 s
@@ -41,7 +41,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.Bindings, 50)
 	set(&l.Streams, 10_000)
 	set(&l.Invitations, 10_000)
-	set(&l.Joins, 10)
+	set(&l.Joins, 6)
 	if l.Introductions == 0 {
 		l.Introductions = 10
 	}
