@@ -45,6 +45,12 @@ func link(name string, change func(*natlab.Link)) func(x *lane) func() {
 
 func nothing() {}
 
+// isData tells QUIC's packets from probes.
+func isData(p natlab.Packet) bool {
+	const headers = 28 // of IPv4 and UDP
+	return len(p.Data) > headers && p.Data[headers] >= 0x40
+}
+
 // sleep is that of a machine, whose NAT forgets it meanwhile. What its sockets send
 // is lost; that time stands still for it is left to the tests of the node's core.
 func sleep(machine int, box string) func(x *lane) func() {
@@ -89,6 +95,27 @@ var faults = []fault{
 		between := natlab.Between(x.home("home-a"), x.home("home-b"))
 		return x.net.Block(func(p natlab.Packet) bool { return between(p) && len(p.Data) > 600 })
 	}, 2 * time.Second, 8 * time.Second},
+	{"data is swallowed between the homes", 30 * time.Second, func(x *lane) func() {
+		between := natlab.Between(x.home("home-a"), x.home("home-b"))
+		return x.net.Block(func(p natlab.Packet) bool { return between(p) && isData(p) })
+	}, time.Second, 45 * time.Second},
+	{"data is swallowed from a to b", 30 * time.Second, func(x *lane) func() {
+		from, to := x.home("home-a"), x.home("home-b")
+		return x.net.Block(func(p natlab.Packet) bool { return p.From.Addr() == from && p.To.Addr() == to && isData(p) })
+	}, 2 * time.Second, 45 * time.Second},
+	{"five packets of data a second pass between the homes", 30 * time.Second, func(x *lane) func() {
+		between, next := natlab.Between(x.home("home-a"), x.home("home-b")), time.Now()
+		return x.net.Block(func(p natlab.Packet) bool {
+			if !between(p) || !isData(p) {
+				return false
+			}
+			if time.Now().Before(next) {
+				return true
+			}
+			next = time.Now().Add(200 * time.Millisecond)
+			return false
+		})
+	}, 2 * time.Second, 45 * time.Second},
 	{"30% loss for 10 s", 10 * time.Second, link("home-a", func(l *natlab.Link) { l.Loss = 0.3 }), 15 * time.Second, 30 * time.Second},
 	{"200 ms jitter", 10 * time.Second, link("home-a", func(l *natlab.Link) { l.Jitter = 200 * time.Millisecond }), 2 * time.Second, 30 * time.Second},
 	{"reordering", 10 * time.Second, link("home-a", func(l *natlab.Link) { l.Reorder = 0.2 }), time.Second, time.Second},

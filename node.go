@@ -109,7 +109,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	}
 	n.core = node.New(node.Config{
 		Key: cfg.Key, Server: url.ID, Instance: n.instance, Peers: cfg.Peers,
-		Abilities: n.abilities(),
+		Abilities: n.abilities(), Traffic: n.path.RouteTraffic,
 	})
 	n.run()
 	return n, nil

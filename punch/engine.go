@@ -64,6 +64,9 @@ type Config struct {
 	// Keepalive says how long our NAT keeps a mapping that is not used, with room to
 	// spare; 15 s if nil or 0. It is asked each time.
 	Keepalive func() time.Duration
+	// Traffic says how many bytes of data have left by a route, and arrived by it; if nil,
+	// answers do not count.
+	Traffic func(Local, netip.AddrPort) (sent, arrived uint64)
 	// Rand is where transaction IDs come from; crypto/rand if nil.
 	Rand io.Reader
 }
@@ -111,7 +114,7 @@ const (
 	// Heard says that the peer itself sent from To: data from there is its own.
 	Heard
 	// Confirmed says that our nonce came back from To within RTT: a route.
-	// It is repeated with each later answer.
+	// It is repeated with each later answer, which may Count data.
 	Confirmed
 	// Lost says that a confirmed route no longer answers. It is looked for
 	// some time longer, and may be Confirmed again.
@@ -166,6 +169,14 @@ type Action struct {
 	Spare bool
 	// Moves is what the peer said with Measure.
 	Moves uint32
+	Count Count
+}
+
+// Count is what an answer told of the data by a route: of so many bytes Sent when the
+// probe left, so many had Arrived when it did. The zero Count tells nothing.
+type Count struct {
+	Told          bool
+	Sent, Arrived uint64
 }
 
 // Report sums an attempt up.

@@ -232,7 +232,8 @@ func (e *Engine) widen(p *pair) {
 	if w.nextAt.IsZero() || e.now.Before(w.nextAt) {
 		return
 	}
-	if w.tries >= lossTries {
+	enough := p.wideTries()
+	if w.tries >= enough {
 		size := w.size
 		*w = wide{}
 		if p.tries < wideDoubt {
@@ -244,10 +245,15 @@ func (e *Engine) widen(p *pair) {
 	e.probeOf(p, 0, w.size)
 	w.tries++
 	w.nextAt = e.now.Add(max(p.timeout()/4, minRepeat))
-	if w.tries == 1 || w.tries == lossTries {
+	if w.tries == 1 || w.tries == enough {
 		w.nextAt = e.now.Add(p.timeout())
 	}
 }
+
+// wideTries are the wide probes that must stay unanswered before a route counts as narrow:
+// more where small ones get lost, too. Nine in a row are lost once in 13 times where half
+// of all packets is, each way, and 36 once in 30,000.
+func (p *pair) wideTries() int { return lossTries * (1 + int(4*p.lost)) }
 
 // wideDoubt is how many small probes may wait for an answer when large ones are given
 // up on.
@@ -272,23 +278,24 @@ type measured struct {
 	local Local
 	to    netip.AddrPort
 	sent  time.Time
+	data  uint64 // bytes of data that had left by the way
 }
 
 func (e *Engine) measure(in Input) {
 	l, to := in.Local, unmap(in.From)
 	id := e.transactionID()
 	e.sequence++
-	e.measures[e.measureN%len(e.measures)] = measured{id, l, to, e.now}
+	e.measures[e.measureN%len(e.measures)] = measured{id, l, to, e.now, e.dataSent(l, to)}
 	e.measureN++
 	e.emit(Action{Op: Send, Local: l, To: to, Data: e.keys.AppendRelayedProbe(nil, id, e.sequence, in.Moves)})
 }
 
 // measuredBy takes the answer to a Measure.
-func (e *Engine) measuredBy(l Local, from netip.AddrPort, id wire.TransactionID) bool {
+func (e *Engine) measuredBy(l Local, from netip.AddrPort, in wire.Probe) bool {
 	for i := range e.measures {
 		m := &e.measures[i]
-		if m.id == id && m.local == l && m.to == from && !m.sent.IsZero() {
-			e.emit(Action{Op: Measured, Local: l, To: from, RTT: e.now.Sub(m.sent)})
+		if m.id == in.ID && m.local == l && m.to == from && !m.sent.IsZero() {
+			e.emit(Action{Op: Measured, Local: l, To: from, RTT: e.now.Sub(m.sent), Count: Count{in.Counts, m.data, in.Arrived}})
 			*m = measured{}
 			return true
 		}

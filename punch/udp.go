@@ -49,7 +49,8 @@ type pair struct {
 type question struct {
 	id   wire.TransactionID
 	sent time.Time
-	size int // of a wide probe
+	size int    // of a wide probe
+	data uint64 // bytes of data that had left by the pair
 }
 
 // schedule is the pause before each retransmission: quick at first, since the
@@ -235,7 +236,7 @@ func (e *Engine) probeOf(p *pair, ttl uint8, size int) {
 	if e.probing() {
 		e.outcomes[p.tactic].Sent++
 	}
-	p.asked[p.askedN%len(p.asked)] = question{id, e.now, size}
+	p.asked[p.askedN%len(p.asked)] = question{id, e.now, size, e.dataSent(p.local, p.remote)}
 	p.askedN++
 	e.emit(Action{Op: Send, Local: p.local, To: p.remote, TTL: ttl, Data: e.keys.AppendWideProbe(nil, id, e.sequence, size)})
 }
@@ -270,7 +271,7 @@ func (e *Engine) packet(l Local, from netip.AddrPort, data []byte) {
 func (e *Engine) probed(l Local, from netip.AddrPort, in wire.Probe) {
 	if l >= Relayed {
 		e.emit(Action{Op: Noted, Local: l, To: from, Moves: in.Moves})
-		e.emit(Action{Op: Send, Local: l, To: from, Data: e.keys.AppendAnswer(nil, in.ID, from)})
+		e.answer(l, from, in.ID, true)
 		return
 	}
 	if !slices.ContainsFunc(e.tactics, func(t Tactic) bool { return t.Transport == l.Transport() }) {
@@ -303,7 +304,7 @@ func (e *Engine) probed(l Local, from netip.AddrPort, in wire.Probe) {
 	}
 	// Before the answer: data may be right behind it.
 	e.emit(Action{Op: Heard, Local: l, To: from, Kind: p.kind})
-	e.emit(Action{Op: Send, Local: l, To: from, Data: e.keys.AppendAnswer(nil, in.ID, from)})
+	e.answer(l, from, in.ID, p.state == confirmed)
 	switch {
 	case p.state == confirmed:
 		e.wasAsked(p)
@@ -311,7 +312,7 @@ func (e *Engine) probed(l Local, from netip.AddrPort, in wire.Probe) {
 	case p.rough:
 		// We connected: what we sent came back already, with numbers of ours, and
 		// now the peer is heard by the same way.
-		e.establish(p)
+		e.establish(p, Count{})
 		return
 	case l.Transport() == TCP:
 		return // our probe is under way, and does not get lost
@@ -320,12 +321,32 @@ func (e *Engine) probed(l Local, from netip.AddrPort, in wire.Probe) {
 	p.tries, p.nextAt, p.openers = 0, e.now, nil
 }
 
+// answer answers a probe; with counts it tells of the data that has arrived.
+func (e *Engine) answer(l Local, from netip.AddrPort, id wire.TransactionID, counts bool) {
+	var data []byte
+	if counts && e.cfg.Traffic != nil {
+		_, arrived := e.cfg.Traffic(l, from)
+		data = e.keys.AppendCountingAnswer(nil, id, from, arrived)
+	} else {
+		data = e.keys.AppendAnswer(nil, id, from)
+	}
+	e.emit(Action{Op: Send, Local: l, To: from, Data: data})
+}
+
+// dataSent is how many bytes of data have left by a route.
+func (e *Engine) dataSent(l Local, to netip.AddrPort) (sent uint64) {
+	if e.cfg.Traffic != nil {
+		sent, _ = e.cfg.Traffic(l, to)
+	}
+	return sent
+}
+
 // answered takes our own nonce back. The answer must come from where the
 // question went (RFC 8445 §7.2.5.2.1).
 func (e *Engine) answered(l Local, from netip.AddrPort, in wire.Probe) {
 	p := e.pair(l, from)
 	if p == nil {
-		if !e.hit(l, from, in.ID) && !e.measuredBy(l, from, in.ID) {
+		if !e.hit(l, from, in.ID) && !e.measuredBy(l, from, in) {
 			e.stats.Strange++
 		}
 		return
@@ -338,20 +359,20 @@ func (e *Engine) answered(l Local, from netip.AddrPort, in wire.Probe) {
 			if was.size > 0 {
 				e.widened(p, was)
 			}
-			e.confirm(p, was.sent, was.size > 0)
+			e.confirm(p, was.sent, was.size > 0, Count{in.Counts, was.data, in.Arrived})
 			return
 		}
 	}
 	if a, ok := e.asked[in.ID]; ok && a.local == l && a.to == from {
 		delete(e.asked, in.ID)
-		e.confirm(p, a.sent, false)
+		e.confirm(p, a.sent, false, Count{})
 		return
 	}
 	e.stats.Strange++
 }
 
 // confirm counts a route: a hole is open in both directions.
-func (e *Engine) confirm(p *pair, sent time.Time, wide bool) {
+func (e *Engine) confirm(p *pair, sent time.Time, wide bool, count Count) {
 	p.measure(e.now.Sub(sent))
 	p.account(sent, wide)
 	if p.state != confirmed {
@@ -360,11 +381,11 @@ func (e *Engine) confirm(p *pair, sent time.Time, wide bool) {
 	if sent.After(p.alive) {
 		p.alive = sent
 	}
-	e.establish(p)
+	e.establish(p, count)
 }
 
 // establish makes a pair a route, or leaves it one.
-func (e *Engine) establish(p *pair) {
+func (e *Engine) establish(p *pair, count Count) {
 	e.strays = 0
 	was := p.state
 	if was != confirmed {
@@ -381,7 +402,7 @@ func (e *Engine) establish(p *pair) {
 	}
 	p.tries, p.checked, p.urgent, p.nextAt = 0, false, false, e.now.Add(e.keepalive(p))
 	e.emit(Action{Op: Heard, Local: p.local, To: p.remote, Kind: p.kind})
-	e.emit(Action{Op: Confirmed, Local: p.local, To: p.remote, Kind: p.kind, RTT: p.rtt, Loss: p.lost})
+	e.emit(Action{Op: Confirmed, Local: p.local, To: p.remote, Kind: p.kind, RTT: p.rtt, Loss: p.lost, Count: count})
 }
 
 // decide ends the race of a transport and of those that are worse: its first route is

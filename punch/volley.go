@@ -241,7 +241,7 @@ func (e *Engine) hit(l Local, from netip.AddrPort, id wire.TransactionID) bool {
 	delete(e.asked, id)
 	if p := e.addPair(l, target{from, Predicted, noLimit}); p != nil {
 		p.tactic = a.tactic
-		e.confirm(p, a.sent, false)
+		e.confirm(p, a.sent, false, Count{})
 	}
 	return true
 }

@@ -28,6 +28,8 @@ type Config struct {
 	// Profile, if not nil, is believed instead of measuring the NAT. A node that
 	// does not punch has none.
 	Profile *nat.Profile
+	// Traffic is path.Self's.
+	Traffic func(path.Key) (sent, arrived uint64)
 	Rand    io.Reader // crypto/rand if nil
 }
 
@@ -233,7 +235,7 @@ func New(cfg Config) *Core {
 	}
 	c.self = path.Self{
 		Key: cfg.Key, Server: cfg.Server, Instance: cfg.Instance, Rand: cfg.Rand,
-		Side: punch.Side{ID: cfg.Key.ID(), Abilities: cfg.Abilities},
+		Side: punch.Side{ID: cfg.Key.ID(), Abilities: cfg.Abilities}, Traffic: cfg.Traffic,
 	}
 	if cfg.Profile != nil && cfg.Abilities != 0 {
 		c.self.Side.Profile = *cfg.Profile

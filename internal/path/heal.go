@@ -50,17 +50,19 @@ func (p *Peer) step(a *attempt, in punch.Input) {
 			p.hear(key)
 		case punch.Confirmed:
 			known := p.has(func(r Route) bool { return r.Key == key })
-			p.confirmed(Route{Key: key, Kind: o.Kind, RTT: o.RTT, Loss: o.Loss, Since: p.now})
+			p.told(key, o.Count)
+			p.confirmed(Route{Key: key, Kind: o.Kind, RTT: o.RTT, Loss: p.lossOf(key, o.Loss), Since: p.now})
 			if !known {
 				p.account(a)
 			}
 		case punch.Lost:
 			p.lost(key, o.Spare)
 		case punch.Narrow:
-			p.narrowed(key)
+			p.setAside(key, false)
 		case punch.Wide:
 			p.widened(key)
 		case punch.Measured:
+			p.told(key, o.Count)
 			p.measured(key, o.RTT)
 		case punch.Noted:
 			p.noted(o.Moves)
@@ -269,7 +271,7 @@ func (p *Peer) rank() bool {
 	p.promote(i)
 	reason := "better"
 	if old.Narrow {
-		reason = "large packets do not pass"
+		reason = p.watch.narrow[old.Key].reason
 	} else if old.Direct() && !p.routes[0].Direct() {
 		reason = "much worse than the relay"
 	}

@@ -136,7 +136,7 @@ func (p *Peer) punch(ours bool, nonce [32]byte, self, other punch.Side) {
 	a := &attempt{told: Account{Ours: ours, Began: p.now, Self: self, Other: other}, engine: punch.NewEngine(punch.Config{
 		Self: self, Other: other, Secret: p.secret, Nonce: nonce, Links: p.self.Links, Rand: p.self.Rand,
 		NewLocal: p.self.NewLocal, Memory: p.memory,
-		Keepalive: func() time.Duration { return p.self.Keepalive },
+		Keepalive: func() time.Duration { return p.self.Keepalive }, Traffic: p.self.counted(),
 	})}
 	p.sweep()
 	if len(p.attempts) == maxAttempts {

@@ -27,6 +27,9 @@ type Self struct {
 	Rand     io.Reader
 	// Keepalive is how long our NAT keeps a mapping for certain; 0 if not known.
 	Keepalive time.Duration
+	// Traffic says how many bytes of data have left and arrived by a route; if nil, what
+	// becomes of them is not looked after.
+	Traffic func(Key) (sent, arrived uint64)
 
 	// memories outlive the Peers: the next one of the same ID has them again.
 	memories map[peer.ID]*punch.Memory
@@ -46,6 +49,14 @@ func (s *Self) memory(id peer.ID) *punch.Memory {
 	m = new(punch.Memory)
 	s.memories[id] = m
 	return m
+}
+
+// counted is Traffic for engines.
+func (s *Self) counted() func(punch.Local, netip.AddrPort) (sent, arrived uint64) {
+	if s.Traffic == nil {
+		return nil
+	}
+	return func(l punch.Local, to netip.AddrPort) (sent, arrived uint64) { return s.Traffic(relayKey(l, to)) }
 }
 
 // firstExtra keeps the numbers of sockets that were asked for apart from those that

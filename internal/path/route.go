@@ -31,7 +31,7 @@ type Route struct {
 	RTT     time.Duration // smoothed; 0 if unknown
 	Loss    float64       // share of the probes and answers that got lost, smoothed
 	Samples int           // of a relay: how often it was measured lately
-	Narrow  bool          // small packets pass and large ones do not
+	Narrow  bool          // probes pass, and large packets or data do not
 	Proving bool          // it came and went, and has to prove that it stays
 	Since   time.Time     // when it was confirmed
 }

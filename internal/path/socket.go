@@ -78,7 +78,13 @@ type link struct {
 	class punch.Transport
 	from  *net.UDPAddr // what QUIC sees of a path that begins here
 	known atomic.Pointer[origin]
-	heard atomic.Int64 // when something last came in, UnixNano
+	*counters
+}
+
+// counters are those of a source, and of the route back to it.
+type counters struct {
+	heard          atomic.Int64 // when something last came in, UnixNano
+	sent, received atomic.Uint64
 }
 
 // NewSocket makes a Socket without sockets or routes.
@@ -196,6 +202,7 @@ func (s *Socket) Deliver(local punch.Local, from netip.AddrPort, b []byte) {
 // receive hands packets of a known source to QUIC.
 func (s *Socket) receive(l *link, to *Conn, b []byte, segment int, keep bool) (kept bool) {
 	l.heard.Store(time.Now().UnixNano())
+	l.received.Add(uint64(len(b)))
 	l.peer.received[l.class].Add(uint64(len(b)))
 	from := l.from
 	if to == s.accept {
@@ -255,6 +262,7 @@ func (s *Socket) send(overlay netip.Addr, class punch.Transport, b []byte, segme
 		return
 	}
 	e.sent[r.class].Add(uint64(len(b)))
+	r.link.sent.Add(uint64(len(b)))
 	r.send(b, segment)
 	e.measure(r.class, segment)
 	if now := time.Now().UnixNano(); now-e.kicked.Load() >= int64(kickEvery) {

@@ -475,6 +475,11 @@ func TestTrafficIsCountedByClass(t *testing.T) {
 	if got := s.Traffic(peerB); got != (Traffic{}) {
 		t.Errorf("the other peer's traffic %+v", got)
 	}
+	for k, want := range map[Key][2]uint64{hole: {100, 30}, channel: {10, 7}, {Local: 7}: {}} {
+		if sent, arrived := s.RouteTraffic(k); sent != want[0] || arrived != want[1] {
+			t.Errorf("by %v %d sent, %d arrived", k, sent, arrived)
+		}
+	}
 }
 
 func TestAliasIsTheSamePeer(t *testing.T) {

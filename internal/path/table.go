@@ -121,6 +121,7 @@ func (e *entry) resend() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if r := e.table.Load().pick(e.was); r != nil && len(e.last) > 0 {
+		r.link.sent.Add(uint64(len(e.last)))
 		r.send(e.last, len(e.last))
 	}
 }
@@ -268,7 +269,7 @@ func classOf(port int) punch.Transport { return punch.Transport(port & (1<<class
 
 func newLink(e *entry, k Key) *link {
 	class := k.Transport()
-	return &link{peer: e, class: class, from: e.at(class, e.epoch)}
+	return &link{peer: e, class: class, from: e.at(class, e.epoch), counters: new(counters)}
 }
 
 // at is the address of a path, as QUIC sees it.
@@ -290,7 +291,7 @@ func (s *Socket) afresh(e *entry) {
 		for k, l := range m {
 			if l.peer == e {
 				n := newLink(e, k)
-				n.heard.Store(l.heard.Load())
+				n.counters = l.counters
 				m[k] = n
 			}
 		}
@@ -339,6 +340,14 @@ func (s *Socket) Publish(overlay netip.Addr, routes []Route) (afresh bool) {
 		e.resend()
 	}
 	return afresh
+}
+
+// RouteTraffic is how many bytes of data left by a route, and arrived by it.
+func (s *Socket) RouteTraffic(k Key) (sent, arrived uint64) {
+	if l := (*s.sources.Load())[k]; l != nil {
+		return l.sent.Load(), l.received.Load()
+	}
+	return 0, 0
 }
 
 // Traffic is what went to and came from a peer.

@@ -1,6 +1,7 @@
 package path
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -30,14 +31,20 @@ const (
 	lossy = 0.08
 	// sampleLife is how long measurements of the relay count.
 	sampleLife = 10 * time.Second
-	// A route that large packets do not pass is tried again after narrowFirst, then
-	// with pauses that double.
-	narrowFirst = 5 * time.Second
-	narrowLast  = 5 * time.Minute
+	// A route that large packets do not pass is tried again, by probes, after narrowFirst,
+	// then with pauses that double up to narrowLast; one that swallowed data, by data,
+	// after swallowFirst and up to swallowLast, since that is missing then for a moment.
+	// What went well for so long again is forgotten. Nothing is tried for nobody: only
+	// within narrowIdle of data.
+	narrowFirst  = 2 * time.Second
+	narrowLast   = 30 * time.Second
+	swallowFirst = 5 * time.Second
+	swallowLast  = 5 * time.Minute
+	narrowIdle   = 5 * time.Second
 	// Direct routes that are lost within flapTime of each other have to prove
 	// themselves, for maxProbation at the most.
 	flapTime     = time.Minute
-	maxProbation = 30 * time.Second
+	maxProbation = 10 * time.Second
 	// wideSize is the size of the probes that try it: that of the packets which QUIC
 	// begins with. maxSize is the largest that it comes to.
 	wideSize = 1232
@@ -55,6 +62,7 @@ type watch struct {
 	burst   time.Time // since when something is, without a pause
 	size    int       // how large
 	narrow  map[Key]*narrow
+	data    map[Key]*ledger
 	relay   measure
 	moves   uint32 // the latest that the peer said of itself
 	losses  int    // of direct routes, each within flapTime of the one before
@@ -80,10 +88,27 @@ func (w *watch) onProbation(now time.Time) bool {
 	return true
 }
 
-// narrow is a route that large packets do not pass.
+// narrow is a route that large packets do not pass, or data whatever its size.
 type narrow struct {
-	again time.Time
-	pause time.Duration
+	again  time.Time // when to try it
+	pause  time.Duration
+	passed time.Time // when it was found to be well again; zero: not yet
+	tried  bool      // since it was set aside
+	reason string
+	data   bool // whatever its size
+}
+
+// setAside plans when a route is tried again.
+func (n *narrow) setAside(now time.Time, data bool, reason string) {
+	first, last := narrowFirst, narrowLast
+	if data {
+		first, last = swallowFirst, swallowLast
+	}
+	if n.pause == 0 || !n.passed.IsZero() && now.Sub(n.passed) > last {
+		n.pause = first
+	}
+	n.again, n.pause = now.Add(n.pause), min(2*n.pause, last)
+	n.passed, n.tried, n.reason, n.data = time.Time{}, false, reason, data
 }
 
 // measure is the round trip over a relay route.
@@ -165,22 +190,26 @@ func (p *Peer) check(k Key, size int, urgent bool) {
 	}
 }
 
-// narrowed leaves a route that only small packets pass, for as long as there is
-// another one.
-func (p *Peer) narrowed(k Key) {
+// setAside leaves a route that probes pass and other packets do not, large ones or data
+// of any size, for as long as there is another one.
+func (p *Peer) setAside(k Key, data bool) {
 	i := slices.IndexFunc(p.routes, func(r Route) bool { return r.Key == k })
-	if i < 0 {
+	if i < 0 || p.routes[i].Narrow && data {
 		return
+	}
+	reason := "large packets do not pass"
+	if data {
+		reason = "data does not arrive"
 	}
 	n := p.watch.narrow[k]
 	if n == nil {
-		n = &narrow{pause: narrowFirst}
+		n = new(narrow)
 		if p.watch.narrow == nil {
 			p.watch.narrow = make(map[Key]*narrow)
 		}
 		p.watch.narrow[k] = n
 	}
-	n.again, n.pause = p.now.Add(n.pause), min(2*n.pause, narrowLast)
+	n.setAside(p.now, data, reason)
 	if p.routes[i].Narrow {
 		return
 	}
@@ -191,14 +220,20 @@ func (p *Peer) narrowed(k Key) {
 	}
 }
 
-// widened takes note that large packets pass a route.
+// widened takes note that large packets pass a route. One that swallowed data shows only
+// under data whether it still does, and its time has to come.
 func (p *Peer) widened(k Key) {
 	i := slices.IndexFunc(p.routes, func(r Route) bool { return r.Key == k })
 	if i < 0 || !p.routes[i].Narrow {
 		return
 	}
+	n := p.watch.narrow[k]
+	if n.data && !n.tried {
+		return
+	}
 	p.routes[i].Narrow, p.routes[i].Proving = false, p.watch.onProbation(p.now)
-	p.watch.narrow[k].again = time.Time{}
+	n.again, n.passed = time.Time{}, p.now
+	delete(p.watch.data, k) // what was lost is lost
 	if !p.rank() {
 		p.publish()
 	}
@@ -224,16 +259,17 @@ func (p *Peer) look(earliest func(time.Time)) {
 			continue
 		}
 		if due(n.again) {
-			n.again = p.now.Add(n.pause) // should nothing come of it
+			if p.now.Sub(w.sent) > narrowIdle {
+				continue // with the next data
+			}
+			n.again, n.tried = p.now.Add(n.pause), true // should nothing come of it
 			p.check(r.Key, wideSize, false)
 		}
 		earliest(n.again)
 	}
-	for k := range w.narrow {
-		if !p.has(func(r Route) bool { return r.Key == k }) {
-			delete(w.narrow, k)
-		}
-	}
+	gone := func(k Key) bool { return !p.has(func(r Route) bool { return r.Key == k }) }
+	maps.DeleteFunc(w.narrow, func(k Key, _ *narrow) bool { return gone(k) })
+	maps.DeleteFunc(w.data, func(k Key, _ *ledger) bool { return gone(k) })
 }
 
 // prove lets routes that came and went be used like others.
@@ -341,7 +377,7 @@ func (p *Peer) measured(k Key, rtt time.Duration) {
 	m.rtt += (rtt - m.rtt) / 8
 	m.samples = slices.DeleteFunc(append(m.samples, p.now), func(t time.Time) bool { return p.now.Sub(t) > sampleLife })
 	r := &p.routes[i]
-	r.RTT, r.Loss, r.Samples = m.rtt, m.loss, len(m.samples)
+	r.RTT, r.Loss, r.Samples = m.rtt, p.lossOf(k, m.loss), len(m.samples)
 	if !p.rank() {
 		p.publish()
 	}

@@ -313,6 +313,10 @@ func messages() []message {
 			k := probeKeysB()
 			return k.AppendAnswer(nil, transaction(9), endpointA6)
 		}},
+		{name: "probe-answer-counting", again: againProbe, trusted: trustsProbe(probeKeysA()), build: func() []byte {
+			k := probeKeysB()
+			return k.AppendCountingAnswer(nil, transaction(9), endpointA, 1_000_000)
+		}},
 
 		channelData("channel-data", wire.FirstAskedChannel, "hello"),
 		channelData("channel-data-relayed", wire.FirstServedChannel, "hello"),

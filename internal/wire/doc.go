@@ -50,6 +50,7 @@ const (
 	AttrBox        stun.AttrType = 0xC0B3 // attributes sealed to a key (peer.Key.Seal)
 	AttrSession    stun.AttrType = 0xC0B4 // 8 bytes: names the introduction that a probe belongs to
 	AttrMoves      stun.AttrType = 0xC0B5 // 4 bytes: counts the changes of the sender's network
+	AttrArrived    stun.AttrType = 0xC0B6 // 8 bytes: how much data came by the way of a probe
 	AttrPadding    stun.AttrType = 0x0026 // RFC 5780 §7.6
 	AttrOtherPorts stun.AttrType = 0xC0CB // 2 bytes each: further ports of a server
 

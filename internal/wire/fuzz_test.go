@@ -183,7 +183,7 @@ func FuzzParseProbe(f *testing.F) {
 		if p.Answer != p.Mapped.IsValid() {
 			t.Errorf("answer %v from %v", p.Answer, p.Mapped)
 		}
-		known := slices.ContainsFunc([]string{"probe", "probe-wide", "probe-relayed", "probe-answer", "probe-answer-ipv6"},
+		known := slices.ContainsFunc([]string{"probe", "probe-wide", "probe-relayed", "probe-answer", "probe-answer-ipv6", "probe-answer-counting"},
 			func(name string) bool { return bytes.Equal(packet, golden(name)) })
 		if (a.Verify(p) || b.Verify(p)) != known {
 			t.Errorf("%x is believed, or is not", packet)

@@ -258,6 +258,9 @@ func againProbe(b []byte) ([]byte, error) {
 	keys := probeKeysA()
 	if p.Answer {
 		keys = probeKeysB()
+		if p.Counts {
+			return keys.AppendCountingAnswer(nil, p.ID, p.Mapped, p.Arrived), nil
+		}
 		return keys.AppendAnswer(nil, p.ID, p.Mapped), nil
 	}
 	if p.Moves > 0 {

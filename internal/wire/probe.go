@@ -45,6 +45,8 @@ type Probe struct {
 	Sequence uint64         // of a probe; answers have none
 	Moves    uint32         // of a probe over the relay: counts the changes of its sender's network
 	Mapped   netip.AddrPort // of an answer: where the probe came from
+	Counts   bool           // whether an answer tells Arrived
+	Arrived  uint64         // bytes of data that had come by the way of the probe
 	message  *stun.Message
 }
 
@@ -97,6 +99,18 @@ func (k *ProbeKeys) AppendAnswer(b []byte, id TransactionID, mapped netip.AddrPo
 	return append(b, m.Raw...)
 }
 
+// AppendCountingAnswer builds an answer that tells how many bytes of data had come by the
+// way of the probe, which shows whether data passes where probes do. It is longer than a
+// probe, and for a way that is confirmed.
+func (k *ProbeKeys) AppendCountingAnswer(b []byte, id TransactionID, mapped netip.AddrPort, arrived uint64) []byte {
+	m := newMessage(stun.BindingSuccess, id)
+	m.Add(stun.AttrXORMappedAddress, appendAddress(nil, stun.AttrXORMappedAddress, mapped, &id)[4:])
+	m.Add(AttrSession, k.Session[:])
+	m.Add(AttrArrived, binary.BigEndian.AppendUint64(nil, arrived))
+	_ = k.Ours.AddTo(m)
+	return append(b, m.Raw...)
+}
+
 // ParseProbe reads a probe or an answer without believing it: [Probe.Verify]
 // tells whether it is the peer's. Other STUN messages are ErrMalformed.
 func ParseProbe(b []byte) (Probe, error) {
@@ -118,6 +132,9 @@ func ParseProbe(b []byte) (Probe, error) {
 	case stun.BindingSuccess:
 		if p.Mapped, p.Answer = mapped(m); !p.Answer {
 			return Probe{}, ErrMalformed
+		}
+		if v, err := m.Get(AttrArrived); err == nil && len(v) == 8 {
+			p.Counts, p.Arrived = true, binary.BigEndian.Uint64(v)
 		}
 	default:
 		return Probe{}, ErrMalformed
