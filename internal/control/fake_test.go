@@ -22,6 +22,7 @@ type fake struct {
 	Node
 	status bodkin.Status
 	dial   func(id peer.ID, service string) (forward.Conn, error)
+	listen func(ctx context.Context, service string) (forward.Listener, error)
 	ping   func(ctx context.Context) (bodkin.Pong, error)
 
 	explain func() (bodkin.Explanation, error)
@@ -48,6 +49,10 @@ func (f *fake) Ping(ctx context.Context, _ peer.ID) (bodkin.Pong, error) { retur
 
 func (f *fake) Dial(_ context.Context, id peer.ID, service string) (forward.Conn, error) {
 	return f.dial(id, service)
+}
+
+func (f *fake) Listen(ctx context.Context, service string) (forward.Listener, error) {
+	return f.listen(ctx, service)
 }
 
 func newID(t *testing.T) peer.ID {
@@ -130,6 +135,8 @@ func (n *near) Close() error {
 	_ = n.in.Close()
 	return n.CloseWrite()
 }
+
+func (n *near) CloseRead() error { return n.in.CloseWithError(errBroken) }
 
 func (n *near) Abort() error {
 	n.cancel()

@@ -23,6 +23,8 @@ func TestFrames(t *testing.T) {
 		"D":           io.ErrUnexpectedEOF,
 		"D\x00\x05hi": io.ErrUnexpectedEOF,
 		"E\x00\x01x":  errFrame,
+		"O\x00\x01x":  errFrame,
+		"C\x00\x01x":  errFrame,
 		"GET":         errFrame,
 	} {
 		if _, _, err := readFrame(strings.NewReader(text), buf); !errors.Is(err, want) {
@@ -37,6 +39,8 @@ func FuzzFrame(f *testing.F) {
 	f.Add([]byte("E\x00\x01x"))
 	f.Add([]byte("F\x00\x14{\"error\":\"it broke\"}"))
 	f.Add([]byte("U\xff\xff"))
+	f.Add([]byte("O\x00\x00P\x00\x02hi"))
+	f.Add(append([]byte("C\x00\x28"), make([]byte, peerSize)...))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, buf := bytes.NewReader(b), make([]byte, maxFrame)
 		for {

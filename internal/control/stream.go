@@ -186,6 +186,11 @@ func join(command *stream, c forward.Conn) {
 	var beside, wg sync.WaitGroup
 	beside.Go(func() { joinPackets(command, c) })
 	defer beside.Wait()
+	// A command that goes reads no more, even if nothing is left for it to write.
+	beside.Go(func() {
+		<-command.packets.done
+		closeRead(c)
+	})
 	wg.Go(func() {
 		switch read, write := pipe.Copy(c, command); {
 		case read != nil:
@@ -205,13 +210,18 @@ func join(command *stream, c forward.Conn) {
 	case errors.Is(write, ErrGone):
 		_ = c.Abort()
 	case write != nil:
-		if r, ok := c.(interface{ CloseRead() error }); ok {
-			_ = r.CloseRead()
-		}
+		closeRead(c)
 	default:
 		_ = command.CloseWrite()
 	}
 	wg.Wait()
 	_ = c.Close()
 	_ = command.Close()
+}
+
+// closeRead gives up on what a connection's peer may still write.
+func closeRead(c forward.Conn) {
+	if r, ok := c.(interface{ CloseRead() error }); ok {
+		_ = r.CloseRead()
+	}
 }

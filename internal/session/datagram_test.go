@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -305,6 +306,63 @@ func FuzzCutFlow(f *testing.F) {
 		}
 		if again, p, err := cutFlow(append(appendFlow(nil, id), payload...)); err != nil || again != id || !bytes.Equal(p, payload) {
 			t.Errorf("%x became %d %x, %v", b, again, p, err)
+		}
+	})
+}
+
+// Datagrams beside a connection's stream go both ways, outlive either direction of the
+// stream, and end when they are closed or the session ends.
+func TestPacketsBesideAStream(t *testing.T) {
+	scenario(t, func(t *testing.T, a, b *node) {
+		l := b.listen(t, "game")
+		near := a.connect(t, b, "game")
+		far, err := l.AcceptConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		here, there := near.Packets(), far.Packets()
+		if near.Packets() != here {
+			t.Error("a second call made others")
+		}
+		buf := make([]byte, 100)
+		for i := range 3 {
+			for _, way := range [][2]io.ReadWriteCloser{{here, there}, {there, here}} {
+				want := fmt.Sprintf("datagram %d", i)
+				if _, err := way[0].Write([]byte(want)); err != nil {
+					t.Fatal(err)
+				}
+				if n, err := way[1].Read(buf); err != nil || string(buf[:n]) != want {
+					t.Fatalf("read %q, %v", buf[:n], err)
+				}
+			}
+			switch i {
+			case 0:
+				_ = near.CloseWrite()
+				if _, err := io.ReadAll(far); err != nil {
+					t.Error(err)
+				}
+			case 1:
+				_ = far.Close()
+			}
+		}
+		if _, err := here.Write(make([]byte, MaxDatagram+1)); err == nil {
+			t.Error("a larger one was sent")
+		}
+		// What is for nobody any more harms nobody.
+		_ = there.Close()
+		if _, err := there.Read(buf); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("read from a closed one: %v", err)
+		}
+		if _, err := here.Write([]byte("x")); err != nil {
+			t.Error(err)
+		}
+		_ = b.Close()
+		if _, err := here.Read(buf); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("the session ended, and so reading: %v", err)
+		}
+		late := near.s.flowOf(near)
+		if _, err := late.Read(buf); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("read after the session's end: %v", err)
 		}
 	})
 }

@@ -31,7 +31,9 @@ func (e *entry) listen(ctx context.Context, at Endpoint) (_ Endpoint, serve func
 			return at, nil, listenError(at, err)
 		}
 		at.Address = named(at.Address, c.LocalAddr())
-		return at, func(ctx context.Context) { e.serveFlows(ctx, c.(*net.UDPConn)) }, nil
+		s := c.(*net.UDPConn)
+		buffers(s)
+		return at, func(ctx context.Context) { e.serveFlows(ctx, s) }, nil
 	}
 	var l net.Listener
 	if at.Network == Unix {

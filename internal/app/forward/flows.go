@@ -25,10 +25,17 @@ const (
 	udpBuffer = 1 << 20
 )
 
+// packetSocket is a socket that takes datagrams from everywhere: a *net.UDPConn.
+type packetSocket interface {
+	ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error)
+	WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, error)
+	Close() error
+}
+
 // flows are the clients of one UDP port.
 type flows struct {
 	*entry
-	socket *net.UDPConn
+	socket packetSocket
 
 	mu  sync.Mutex
 	all map[netip.AddrPort]*flow
@@ -47,14 +54,13 @@ type flow struct {
 }
 
 // serveFlows takes datagrams until ctx ends: each source is a flow of its own.
-func (e *entry) serveFlows(ctx context.Context, s *net.UDPConn) {
+func (e *entry) serveFlows(ctx context.Context, s packetSocket) {
 	fs := &flows{entry: e, socket: s, all: make(map[netip.AddrPort]*flow)}
 	defer fs.wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
 	defer stop()
-	buffers(s)
 	buf := make([]byte, 1<<16)
 	for {
 		n, from, err := s.ReadFromUDPAddrPort(buf)

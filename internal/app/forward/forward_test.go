@@ -35,15 +35,22 @@ type world struct {
 	t    testing.TB
 	ctx  context.Context
 	url  string
+	on   func(host string) bodkin.Network
 	a, b *bodkin.Node
 }
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
+	return newWorldOn(t, func(string) bodkin.Network { return nil }, netip.MustParseAddrPort("127.0.0.1:0"))
+}
+
+// newWorldOn is a world on the hosts server, a and b.
+func newWorldOn(t testing.TB, on func(host string) bodkin.Network, server netip.AddrPort) *world {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
 	s, err := rendezvous.NewServer(ctx, rendezvous.ServerConfig{
-		Key: newKey(t), Listen: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")},
+		Key: newKey(t), Network: on("server"), Listen: []netip.AddrPort{server},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -55,14 +62,14 @@ func newWorld(t testing.TB) *world {
 		stop()
 		wg.Wait()
 	})
-	w := &world{t: t, ctx: ctx, url: s.URL("127.0.0.1").String()}
-	w.a, w.b = w.node(newKey(t)), w.node(newKey(t))
+	w := &world{t: t, ctx: ctx, url: s.URL(server.Addr().String()).String(), on: on}
+	w.a, w.b = w.node("a", newKey(t)), w.node("b", newKey(t))
 	return w
 }
 
-func (w *world) node(k peer.Key) *bodkin.Node {
+func (w *world) node(host string, k peer.Key) *bodkin.Node {
 	w.t.Helper()
-	n, err := bodkin.Start(w.ctx, bodkin.Config{Key: k, Server: w.url})
+	n, err := bodkin.Start(w.ctx, bodkin.Config{Key: k, Server: w.url, Network: w.on(host)})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -493,7 +500,7 @@ func TestPeerIsAwayForAWhile(t *testing.T) {
 	w := newWorld(t)
 	port := target(t, echo)
 	key := newKey(t)
-	first := w.node(key)
+	first := w.node("b", key)
 	w.b = first
 	served := newTold(t)
 	stop := w.begin(func(ctx context.Context) error {
@@ -508,7 +515,7 @@ func TestPeerIsAwayForAWhile(t *testing.T) {
 		unanswered(t, at)
 	}
 	o.await(0, forward.Unreachable, "cannot be reached")
-	w.b = w.node(key)
+	w.b = w.node("b", key)
 	w.serve(port)
 	ready := o.count(forward.Ready)
 	say(t, dial(t, at), "hello again")

@@ -23,6 +23,7 @@ import (
 	"testing"
 	"time"
 
+	"bodkin"
 	"bodkin/internal/cli"
 	"bodkin/natlab"
 	"bodkin/natlab/netbed"
@@ -413,4 +414,47 @@ func portsTo(t *testing.T, h *homes, to uint16) (ports []uint64) {
 		}
 	}
 	return ports
+}
+
+// A flow stays what it is while its packets change their way: the target sees the same
+// port, over the hole, over the relay, and over the hole again.
+func TestFlowSurvivesChangesOfRoute(t *testing.T) {
+	t.Parallel()
+	netbed.Need(t)
+	l, err := netbed.Start(t.Context(), natlab.TwoHomes(natlab.Options{DelayA: 5 * time.Millisecond, DelayB: 5 * time.Millisecond}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	w := newWorldOn(t, func(name string) bodkin.Network { return l.Host(name) }, netip.AddrPortFrom(l.Host("server").Addr(), 3478))
+	port := udpTarget(t)
+	w.serve(port + "/udp")
+	at, _ := w.forward("0", port+"/udp")
+	c := dialUDP(t, at)
+	route := func(direct bool) {
+		t.Helper()
+		for {
+			pong, err := w.a.Ping(w.ctx, w.b.ID())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if pong.Route.Direct() == direct {
+				return
+			}
+		}
+	}
+	seen := string(ask(t, c, []byte("?")))
+	route(true)
+	for range 2 {
+		unblock := l.BlockBetween(l.Box("home-a").Addr(), l.Box("home-b").Addr())
+		route(false)
+		if now := string(ask(t, c, []byte("?"))); now != seen {
+			t.Errorf("over the relay it comes from %s instead of %s", now, seen)
+		}
+		unblock()
+		route(true)
+		if now := string(ask(t, c, []byte("?"))); now != seen {
+			t.Errorf("over the hole it comes from %s instead of %s", now, seen)
+		}
+	}
 }
