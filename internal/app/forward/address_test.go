@@ -184,7 +184,7 @@ func TestRulesThatAreNone(t *testing.T) {
 	}
 }
 
-func newKey(t testing.TB) peer.Key {
+func newKey(t *testing.T) peer.Key {
 	t.Helper()
 	k, err := peer.GenerateKey()
 	if err != nil {

@@ -133,7 +133,7 @@ func (e *RefusedError) Unwrap() error { return e.err }
 func (e *RefusedError) Error() string { return e.words("peer " + e.Peer.Short()) }
 
 func (e *RefusedError) words(who string) string {
-	what := e.Wish.Endpoint.String()
+	what := e.Wish.String()
 	there := ""
 	if e.text != "" {
 		there = " (" + e.text + ")"

@@ -21,7 +21,7 @@ func connect(ctx context.Context, c Conn, to Endpoint) error {
 		exitFlow(c, u)
 		return nil
 	}
-	if _, err := c.Write(reply{}.append(nil)); err != nil {
+	if _, err := c.Write(reply{}.bytes()); err != nil {
 		reset(s.(socket))
 		_ = c.Abort()
 		return nil
@@ -62,7 +62,7 @@ func dialUDP(ctx context.Context, address string) (net.Conn, error) {
 
 // refuse answers a request with no, and waits for nothing.
 func refuse(c Conn, p reply) {
-	_, _ = c.Write(p.append(nil))
+	_, _ = c.Write(p.bytes())
 	_ = c.Close()
 }
 

@@ -282,7 +282,7 @@ func exitFlow(c Conn, s *net.UDPConn) {
 	to := func(b []byte) { _, _ = s.Write(b) }
 	p.open()
 	wg.Go(func() { p.packets(to) })
-	if _, err := c.Write(reply{}.append(nil)); err != nil {
+	if _, err := c.Write(reply{}.bytes()); err != nil {
 		_ = s.Close()
 		return
 	}

@@ -160,7 +160,7 @@ func TestFlowsBeginInTheirStreams(t *testing.T) {
 			two.frame(t, "other")
 		}
 		one.frame(t, "two")
-		_, _ = one.Write(reply{}.append(nil))
+		_, _ = one.Write(reply{}.bytes())
 		synctest.Wait()
 		p.sent <- sent{"three", playerOne}
 		one.packet(t, "three")
@@ -188,7 +188,7 @@ func TestIdleFlowsEnd(t *testing.T) {
 		p.sent <- sent{"x", playerOne}
 		far := <-p.opened
 		far.frame(t, "x")
-		_, _ = far.Write(reply{}.append(nil))
+		_, _ = far.Write(reply{}.bytes())
 		begin := time.Now()
 		for range 10 { // only one direction is used
 			time.Sleep(idleTime - time.Second)
@@ -237,7 +237,7 @@ func TestFlowThatThePeerEnds(t *testing.T) {
 		p.sent <- sent{"x", playerOne}
 		far := <-p.opened
 		far.frame(t, "x")
-		_, _ = far.Write(reply{}.append(nil))
+		_, _ = far.Write(reply{}.bytes())
 		_ = far.Close()
 		synctest.Wait()
 		p.sent <- sent{"y", playerOne}

@@ -191,8 +191,7 @@ func (r *runner) sayLocked(e Event) {
 func (r *runner) failed(err error) {
 	err = r.explain(err)
 	e, alike := Event{Kind: Unreachable, Err: err}, string(Unreachable)
-	var refused *RefusedError
-	if errors.As(err, &refused) {
+	if _, ok := errors.AsType[*RefusedError](err); ok {
 		e.Kind, alike = Refused, err.Error()
 	}
 	r.complain(e, alike)
@@ -243,7 +242,7 @@ func (r *runner) request(ctx context.Context, q request) (Conn, error) {
 	if err != nil {
 		return nil, r.explain(err)
 	}
-	if _, err := c.Write(q.append(nil)); err != nil {
+	if _, err := c.Write(q.bytes()); err != nil {
 		_ = c.Abort()
 		return nil, r.explain(err)
 	}

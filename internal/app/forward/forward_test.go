@@ -32,20 +32,20 @@ const patience = time.Minute
 
 // world is two nodes with a server, and what they have told.
 type world struct {
-	t    testing.TB
+	t    *testing.T
 	ctx  context.Context
 	url  string
 	on   func(host string) bodkin.Network
 	a, b *bodkin.Node
 }
 
-func newWorld(t testing.TB) *world {
+func newWorld(t *testing.T) *world {
 	t.Helper()
 	return newWorldOn(t, func(string) bodkin.Network { return nil }, netip.MustParseAddrPort("127.0.0.1:0"))
 }
 
 // newWorldOn is a world on the hosts server, a and b.
-func newWorldOn(t testing.TB, on func(host string) bodkin.Network, server netip.AddrPort) *world {
+func newWorldOn(t *testing.T, on func(host string) bodkin.Network, server netip.AddrPort) *world {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
@@ -77,7 +77,7 @@ func (w *world) node(host string, k peer.Key) *bodkin.Node {
 	return n
 }
 
-func newKey(t testing.TB) peer.Key {
+func newKey(t *testing.T) peer.Key {
 	t.Helper()
 	k, err := peer.GenerateKey()
 	if err != nil {
@@ -88,7 +88,7 @@ func newKey(t testing.TB) peer.Key {
 
 // told is what somebody has been told.
 type told struct {
-	t      testing.TB
+	t      *testing.T
 	mu     sync.Mutex
 	all    []forward.Event
 	change chan struct{}
@@ -102,7 +102,10 @@ func (o *told) tell(e forward.Event) {
 	o.change = make(chan struct{})
 }
 
-func newTold(t testing.TB) *told { return &told{t: t, change: make(chan struct{})} }
+func newTold(t *testing.T) *told {
+	t.Helper()
+	return &told{t: t, change: make(chan struct{})}
+}
 
 // await returns the event of a kind with these words in it, the nth from 0.
 func (o *told) await(n int, kind forward.Kind, words string) forward.Event {
@@ -216,7 +219,7 @@ func (w *world) forwardBy(n forward.Node, listen, to string, reverse bool) (stri
 }
 
 // target serves connections on a port of loopback until the test ends.
-func target(t testing.TB, serve func(*net.TCPConn)) (port string) {
+func target(t *testing.T, serve func(*net.TCPConn)) (port string) {
 	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -245,7 +248,7 @@ func target(t testing.TB, serve func(*net.TCPConn)) (port string) {
 
 func echo(c *net.TCPConn) { _, _ = io.Copy(c, struct{ io.Reader }{c}) }
 
-func dial(t testing.TB, address string) *net.TCPConn {
+func dial(t *testing.T, address string) *net.TCPConn {
 	t.Helper()
 	c, err := new(net.Dialer).DialContext(t.Context(), "tcp", address)
 	if err != nil {
@@ -257,7 +260,7 @@ func dial(t testing.TB, address string) *net.TCPConn {
 }
 
 // unanswered is a client that is broken off, at whatever moment it notices.
-func unanswered(t testing.TB, address string) {
+func unanswered(t *testing.T, address string) {
 	t.Helper()
 	c, err := new(net.Dialer).DialContext(t.Context(), "tcp", address)
 	if err != nil {
@@ -272,7 +275,7 @@ func unanswered(t testing.TB, address string) {
 }
 
 // say sends a line and reads it again.
-func say(t testing.TB, c io.ReadWriter, line string) {
+func say(t *testing.T, c io.ReadWriter, line string) {
 	t.Helper()
 	if _, err := io.WriteString(c, line); err != nil {
 		t.Fatal(err)
@@ -485,10 +488,9 @@ func TestPeerThatServesNothing(t *testing.T) {
 	}
 	_, o := w.forward("0", "22")
 	o.await(0, forward.Refused, "forwards nothing; on that machine, allow it with: bodkin serve-port --peer ")
-	var refused *forward.RefusedError
 	err = forward.Connect(w.ctx, control.Local(w.a), w.b.ID(), forward.Endpoint{Network: forward.TCP, Address: "localhost:22"},
 		pipe.Streams{In: strings.NewReader(""), Out: io.Discard})
-	if !errors.As(err, &refused) {
+	if _, ok := errors.AsType[*forward.RefusedError](err); !ok {
 		t.Errorf("connected, %v", err)
 	}
 }
@@ -523,7 +525,7 @@ func TestPeerIsAwayForAWhile(t *testing.T) {
 }
 
 // udpTarget answers each datagram with the port that it came from, and the datagram.
-func udpTarget(t testing.TB) (port string) {
+func udpTarget(t *testing.T) (port string) {
 	t.Helper()
 	c, err := new(net.ListenConfig).ListenPacket(t.Context(), "udp", "127.0.0.1:0")
 	if err != nil {
@@ -554,7 +556,7 @@ func udpTarget(t testing.TB) (port string) {
 }
 
 // ask sends a datagram until an answer comes.
-func ask(t testing.TB, c net.Conn, d []byte) []byte {
+func ask(t *testing.T, c net.Conn, d []byte) []byte {
 	t.Helper()
 	buf := make([]byte, 1<<16)
 	for range 100 {
@@ -571,7 +573,7 @@ func ask(t testing.TB, c net.Conn, d []byte) []byte {
 	return nil
 }
 
-func dialUDP(t testing.TB, address string) net.Conn {
+func dialUDP(t *testing.T, address string) net.Conn {
 	t.Helper()
 	c, err := new(net.Dialer).DialContext(t.Context(), "udp", address)
 	if err != nil {

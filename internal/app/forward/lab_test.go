@@ -226,6 +226,7 @@ func TestProgramsOfTwoHomes(t *testing.T) {
 // testSSH uses Debian's ssh and sshd through a forward, and through bodkin as its
 // ProxyCommand.
 func testSSH(t *testing.T, h *homes, b string) {
+	t.Helper()
 	need(t, "sshd", "ssh", "ssh-keygen", "unshare")
 	for _, key := range []string{"host", "user"} {
 		if out, err := exec.CommandContext(t.Context(), "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", filepath.Join(h.dir, key)).CombinedOutput(); err != nil {
@@ -301,6 +302,7 @@ const downloadSize = 64 << 20
 
 // testDownload gets a file by HTTP through a forward, whole.
 func testDownload(t *testing.T, h *homes) {
+	t.Helper()
 	size := downloadSize
 	if text := os.Getenv("BODKIN_TEST_DOWNLOAD"); text != "" {
 		var err error
@@ -351,6 +353,7 @@ func noise() io.Reader { return rand.NewChaCha8([32]byte{7}) }
 // testGame has two people of home A play on a server of home B, which sees them
 // apart.
 func testGame(t *testing.T, h *homes) {
+	t.Helper()
 	need(t, "chocolate-doom", "chocolate-server")
 	const wad = "/usr/share/games/doom/freedoom1.wad"
 	if _, err := os.Stat(wad); err != nil {

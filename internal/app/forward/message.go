@@ -41,14 +41,14 @@ type request struct {
 
 const requestHead = 5
 
-func (q request) append(b []byte) []byte {
+func (q request) bytes() []byte {
 	var network byte
 	for i, n := range networks {
 		if n == q.network {
 			network = byte(i)
 		}
 	}
-	b = append(b, version, q.op, network)
+	b := []byte{version, q.op, network}
 	b = binary.BigEndian.AppendUint16(b, uint16(len(q.text)))
 	return append(b, q.text...)
 }
@@ -97,9 +97,9 @@ type reply struct {
 	text   string
 }
 
-func (p reply) append(b []byte) []byte {
+func (p reply) bytes() []byte {
 	text := p.text[:min(len(p.text), maxAddress)]
-	b = append(b, version, byte(p.status))
+	b := []byte{version, byte(p.status)}
 	b = binary.BigEndian.AppendUint16(b, uint16(len(text)))
 	return append(b, text...)
 }

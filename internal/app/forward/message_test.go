@@ -17,13 +17,13 @@ import (
 func TestMessages(t *testing.T) {
 	t.Parallel()
 	for want, got := range map[string][]byte{
-		"0101010009" + hex.EncodeToString([]byte("[::1]:443")): request{opConnect, TCP, "[::1]:443"}.append(nil),
-		"0102020006" + hex.EncodeToString([]byte("nas:53")):    request{opAsk, UDP, "nas:53"}.append(nil),
-		"0103030002" + hex.EncodeToString([]byte("/x")):        request{opListen, Unix, "/x"}.append(nil),
-		"01040100080000000000000001":                           request{opTake, TCP, "\x00\x00\x00\x00\x00\x00\x00\x01"}.append(nil),
-		"01000000":                                             reply{}.append(nil),
-		"01010000":                                             reply{status: statusNotAllowed}.append(nil),
-		"010700026e6f":                                         reply{statusFailed, "no"}.append(nil),
+		"0101010009" + hex.EncodeToString([]byte("[::1]:443")): request{opConnect, TCP, "[::1]:443"}.bytes(),
+		"0102020006" + hex.EncodeToString([]byte("nas:53")):    request{opAsk, UDP, "nas:53"}.bytes(),
+		"0103030002" + hex.EncodeToString([]byte("/x")):        request{opListen, Unix, "/x"}.bytes(),
+		"01040100080000000000000001":                           request{opTake, TCP, "\x00\x00\x00\x00\x00\x00\x00\x01"}.bytes(),
+		"01000000":                                             reply{}.bytes(),
+		"01010000":                                             reply{status: statusNotAllowed}.bytes(),
+		"010700026e6f":                                         reply{statusFailed, "no"}.bytes(),
 		"0000026869":                                           appendFrame(nil, frameDatagram, []byte("hi")),
 		"010000":                                               appendFrame(nil, frameRefused, nil),
 	} {
@@ -34,17 +34,17 @@ func TestMessages(t *testing.T) {
 }
 
 func FuzzRequest(f *testing.F) {
-	f.Add(request{opConnect, TCP, "localhost:22"}.append(nil))
-	f.Add(request{opListen, UDP, ":1"}.append(nil))
-	f.Add(request{opConnect, Unix, "/x"}.append(nil))
-	f.Add(request{opTake, TCP, "12345678"}.append(nil))
+	f.Add(request{opConnect, TCP, "localhost:22"}.bytes())
+	f.Add(request{opListen, UDP, ":1"}.bytes())
+	f.Add(request{opConnect, Unix, "/x"}.bytes())
+	f.Add(request{opTake, TCP, "12345678"}.bytes())
 	f.Add([]byte{2, 1, 1, 0, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		q, err := readRequest(bytes.NewReader(b))
 		if err != nil {
 			return
 		}
-		if again := q.append(nil); !bytes.Equal(again, b[:len(again)]) {
+		if again := q.bytes(); !bytes.Equal(again, b[:len(again)]) {
 			t.Fatalf("%x was read as %x", b, again)
 		}
 		w := Wish{Endpoint{q.network, q.text}, q.op == opListen}
@@ -61,13 +61,12 @@ func FuzzRequest(f *testing.F) {
 var newID = peer.NewKey([32]byte{1}).ID()
 
 func FuzzReply(f *testing.F) {
-	f.Add(reply{}.append(nil))
-	f.Add(reply{statusFailed, "too many open files"}.append(nil))
+	f.Add(reply{}.bytes())
+	f.Add(reply{statusFailed, "too many open files"}.bytes())
 	f.Add([]byte{1, 9, 0, 1, 27})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		_, err := readReply(bytes.NewReader(b))
-		var refused *RefusedError
-		if errors.As(err, &refused) {
+		if refused, ok := errors.AsType[*RefusedError](err); ok {
 			refused.Wish = Wish{Endpoint: Endpoint{TCP, "x:1"}}
 			if text := refused.Error(); text == "" || strings.ContainsAny(text, "\x1b\n\r") {
 				t.Fatalf("said %q", text)

@@ -191,7 +191,7 @@ func (s *server) listen(ctx context.Context, c Incoming, w Wish) {
 	defer cancel()
 	wg.Go(func() { serve(ctx) })
 	text := string(binary.BigEndian.AppendUint64(nil, r.number)) + at.Address
-	if _, err := c.Write(reply{text: text}.append(nil)); err != nil {
+	if _, err := c.Write(reply{text: text}.bytes()); err != nil {
 		return
 	}
 	// Nothing is ever written to it: its end is the forward's.
