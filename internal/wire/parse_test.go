@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"net/netip"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -239,6 +240,36 @@ func TestRegistrationSaysWhatItWasGiven(t *testing.T) {
 	half.AddUint32(wire.AttrFlags, 0)
 	if _, err := wire.ParseRegistration(half); !errors.Is(err, wire.ErrMalformed) {
 		t.Errorf("half a registration: %v", err)
+	}
+}
+
+// What the server sees of a node's TCP is beside what it sees of its UDP, and left out
+// where there is nothing; the age of an introduction is, too.
+func TestObservedTCPAndAge(t *testing.T) {
+	t.Parallel()
+	two := []netip.AddrPort{endpointA, endpointA6}
+	r := registeredB()
+	r.ObservedTCP = two
+	if got, err := wire.ParseRegistered(r.Append(nil)); err != nil || !reflect.DeepEqual(got, r) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	p := partyA()
+	p.ObservedTCP, p.Age = two, 1234*time.Millisecond
+	if got, err := wire.ParseParty(p.Append(nil)); err != nil || !reflect.DeepEqual(got, p) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	p.Age = 1<<62 - 1
+	if got, err := wire.ParseParty(p.Append(nil)); err != nil || got.Age.Milliseconds() != 1<<32-1 {
+		t.Errorf("an age without end: %v, %v", got.Age, err)
+	}
+	three := wire.AppendEndpoints(nil, endpointA, endpointA6, endpointA)
+	for name, value := range map[string][]byte{"three endpoints": three, "half of one": three[:5]} {
+		if _, err := wire.ParseRegistered(with(registeredB().Append(nil), wire.AttrObservedTCP, value)); !errors.Is(err, wire.ErrMalformed) {
+			t.Errorf("registered with %s: %v", name, err)
+		}
+		if _, err := wire.ParseParty(with(partyA().Append(nil), wire.AttrObservedTCP, value)); !errors.Is(err, wire.ErrMalformed) {
+			t.Errorf("party with %s: %v", name, err)
+		}
 	}
 }
 
