@@ -127,6 +127,26 @@ func TestPairingWithWrongWords(t *testing.T) {
 	}
 }
 
+// Two who were told the same code join at once: the first letter to arrive counts.
+func TestTwoJoinAtOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	a, near, far := w.home("a", delayA), w.home("near", delayA), w.home("far", delayB)
+	w.run(time.Second)
+	code := a.invite(time.Minute)
+	far.join(code)
+	near.join(code)
+	w.ended(a, near)
+	w.run(time.Second)
+	if id, _, err := a.outcome(); id != near.key.ID() || err != nil {
+		t.Errorf("a: %v, %v", id, err)
+	}
+	if id, _, err := near.outcome(); id != a.key.ID() || err != nil {
+		t.Errorf("near: %v, %v", id, err)
+	}
+	far.fails(rendezvous.ErrCodeUsed)
+}
+
 func TestPairingThatNobodyJoins(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 1)
