@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
 	"bodkin"
+	"bodkin/internal/app/forward"
 	"bodkin/internal/app/pipe"
 	"bodkin/internal/control"
 	"bodkin/peer"
@@ -42,7 +43,9 @@ its peer in BODKIN_PEER and the service in BODKIN_SERVICE. It is told to end, wi
 SIGTERM, when the peer breaks the connection off or listen ends.
 
 While it runs it answers pings, and other commands with its key go through it. A
-second listen with the same key takes its place, and ends it.
+second listen with the same key takes its place, and ends it. Where bodkin up runs
+the node of this key, listen goes through that: then those whom it lets in may
+connect, and those of --allow.
 
 It tells standard error when it can be reached: with --json as an object with id,
 server, service, and open, which is true if everybody may connect.`,
@@ -62,6 +65,9 @@ server, service, and open, which is true if everybody may connect.`,
 			allow, err := a.allowed(f.allow)
 			if err != nil {
 				return err
+			}
+			if n := a.runningUp(c.Context()); n != nil {
+				return a.listenThrough(c.Context(), n, allow, f)
 			}
 			cfg, err := a.config()
 			if err != nil {
@@ -89,19 +95,20 @@ func (a *app) listen(ctx context.Context, cfg bodkin.Config, f listenFlags) erro
 		return err
 	}
 	defer func() { log.status(n.Status()) }()
-	l, err := n.Listen(f.service)
-	if err == nil {
-		err = registered(ctx, n) // once more: now the server knows that we listen
-	}
+	own := control.Local(n)
+	// It waits once more: now the server knows that we listen.
+	waiting, cancel := context.WithTimeout(ctx, registerTime)
+	defer cancel()
+	l, err := own.Listen(waiting, f.service)
 	if err != nil {
 		return end(ctx, n, err)
 	}
 	log.say(eventListening, bodkin.Route{})
-	commands, err := control.Serve(n.ID(), control.Local(n))
+	commands, err := control.Serve(n.ID(), own)
 	if err != nil {
 		a.say("bodkin: other commands cannot use this node: %v", err)
 	}
-	a.greet(n.ID(), cfg, f.service)
+	a.greet(greeting{n.ID(), cfg.Server, f.service, cfg.Peers == nil})
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
 	defer stop()
 	if f.allow.known {
@@ -114,6 +121,58 @@ func (a *app) listen(ctx context.Context, cfg bodkin.Config, f listenFlags) erro
 		a.letGo(ctx, commands, err)
 	}
 	return end(ctx, n, err)
+}
+
+// runningUp is the running node of our key, if bodkin up runs it.
+func (a *app) runningUp(ctx context.Context) control.Node {
+	n := a.running(ctx)
+	if n == nil {
+		return nil
+	}
+	if up, err := upStatus(ctx, n); err != nil || up == nil {
+		return nil
+	}
+	return n
+}
+
+// listenThrough listens by a node that runs on. It lets in those of --allow for this
+// service, and without --allow the rest of its peers stays.
+func (a *app) listenThrough(ctx context.Context, n control.Node, allow []peer.ID, f listenFlags) error {
+	for _, id := range allow {
+		end, err := n.Admit(ctx, id, f.service)
+		if err != nil {
+			return err
+		}
+		defer end()
+	}
+	l, err := n.Listen(ctx, f.service)
+	if err != nil {
+		return err
+	}
+	if f.allow.known {
+		allow = nil // those are the ones whom bodkin up lets in, at any time
+	}
+	a.greet(greeting{n.ID(), n.Server(), f.service, false})
+	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
+	defer stop()
+	return a.take(ctx, &picky{l, allow}, f, nil)
+}
+
+// picky is a listener that takes some peers only, or with nil all.
+type picky struct {
+	forward.Listener
+	peers []peer.ID
+}
+
+// AcceptConn implements [forward.Listener].
+func (p *picky) AcceptConn() (forward.Incoming, error) {
+	for {
+		c, err := p.Listener.AcceptConn()
+		if err != nil || p.peers == nil || slices.Contains(p.peers, c.Peer()) {
+			return c, err
+		}
+		_ = c.Abort()
+	}
 }
 
 // letGo ends what other commands do with this node: in good order it waits.
@@ -136,18 +195,18 @@ type greeting struct {
 
 // greet says who we are and how the other side reaches us. Standard output is
 // the peer's.
-func (a *app) greet(id peer.ID, cfg bodkin.Config, service string) {
+func (a *app) greet(g greeting) {
 	if a.json {
-		a.sayJSON(greeting{id, cfg.Server, service, cfg.Peers == nil})
+		a.sayJSON(g)
 		return
 	}
-	a.say("peer ID: %s", id)
-	command := []string{"bodkin dial --server", cfg.Server, id.String()}
-	if service != defaultService {
-		command = append(command, service)
+	a.say("peer ID: %s", g.ID)
+	command := []string{"bodkin dial --server", g.Server, g.ID.String()}
+	if g.Service != defaultService {
+		command = append(command, g.Service)
 	}
 	a.say("connect with: %s", strings.Join(command, " "))
-	if cfg.Peers == nil {
+	if g.Open {
 		a.say("note: everybody who knows this peer ID may connect; name peers with --allow, or take --allow-known, to change that")
 	}
 }
@@ -166,7 +225,7 @@ func (f listenFlags) atOnce() int {
 
 // take takes one connection, or with --keep one after another until it is
 // interrupted or displaced.
-func (a *app) take(ctx context.Context, l net.Listener, f listenFlags, log *eventLog) error {
+func (a *app) take(ctx context.Context, l forward.Listener, f listenFlags, log *eventLog) error {
 	serve := a.connect(f, log)
 	if f.keep {
 		return a.takeAll(ctx, l, log, serve, f.atOnce())
@@ -180,27 +239,27 @@ func (a *app) take(ctx context.Context, l net.Listener, f listenFlags, log *even
 }
 
 // connector is what is done with a connection, until it has ended.
-type connector func(context.Context, *bodkin.Conn) error
+type connector func(context.Context, forward.Incoming) error
 
 func (a *app) connect(f listenFlags, log *eventLog) connector {
 	if f.command != nil {
-		return func(ctx context.Context, c *bodkin.Conn) error {
+		return func(ctx context.Context, c forward.Incoming) error {
 			env := append(os.Environ(), "BODKIN_PEER="+c.Peer().String(), "BODKIN_SERVICE="+f.service)
 			return pipe.Command{Args: f.command, Env: env, Stderr: a.err}.Run(ctx, c)
 		}
 	}
 	turns := pipe.NewTurns(a.in)
-	return func(ctx context.Context, c *bodkin.Conn) error {
+	return func(ctx context.Context, c forward.Incoming) error {
 		turn := turns.Take()
 		defer func() { _ = turn.Close() }()
 		s := a.streams()
-		s.In, s.Out = turn, log.firstByte(a.out, c.Route)
+		s.In, s.Out = turn, log.firstByte(a.out, func() bodkin.Route { return routeTo(c) })
 		return pipe.Run(ctx, c, s)
 	}
 }
 
 // takeAll takes connections one after another, or several at once.
-func (a *app) takeAll(ctx context.Context, l net.Listener, log *eventLog, serve connector, atOnce int) error {
+func (a *app) takeAll(ctx context.Context, l forward.Listener, log *eventLog, serve connector, atOnce int) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	free := make(chan struct{}, atOnce)
@@ -220,7 +279,7 @@ func (a *app) takeAll(ctx context.Context, l net.Listener, log *eventLog, serve 
 
 // over tells how one of many connections ended. That a peer breaks off its
 // connection with a command is usual: ssh ends its ProxyCommand so.
-func (a *app) over(ctx context.Context, c *bodkin.Conn, err error) {
+func (a *app) over(ctx context.Context, c forward.Incoming, err error) {
 	switch {
 	case err == nil || ctx.Err() != nil:
 	case errors.Is(err, pipe.ErrBroken):
@@ -231,16 +290,25 @@ func (a *app) over(ctx context.Context, c *bodkin.Conn, err error) {
 }
 
 // accept takes the next connection.
-func (a *app) accept(ctx context.Context, l net.Listener, log *eventLog) (*bodkin.Conn, error) {
-	conn, err := l.Accept()
+func (a *app) accept(ctx context.Context, l forward.Listener, log *eventLog) (forward.Incoming, error) {
+	c, err := l.AcceptConn()
 	if err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
 		return nil, err
 	}
-	c := conn.(*bodkin.Conn)
-	a.logger().Info("connected", "peer", c.Peer(), "service", c.Service(), "route", c.Route().Transport)
-	log.say(eventConnected, c.Route())
+	route := routeTo(c)
+	a.logger().Info("connected", "peer", c.Peer(), "route", route.Transport)
+	log.say(eventConnected, route)
 	return c, nil
+}
+
+// routeTo is the route of a connection of our own node; of others there is none to
+// tell.
+func routeTo(c forward.Incoming) bodkin.Route {
+	if own, ok := c.(*bodkin.Conn); ok {
+		return own.Route()
+	}
+	return bodkin.Route{}
 }

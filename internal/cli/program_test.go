@@ -118,7 +118,7 @@ func (s *script) start(ts *testscript.TestScript, name string, args []string) *p
 	p.cmd = exec.Command(path, args[1:]...) //nolint:noctx // ended by the script
 	p.cmd.Dir = ts.MkAbs(".")
 	for _, name := range []string{
-		"PATH", "HOME", "TMPDIR", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "GOCOVERDIR", "SystemRoot", "WORK", "SSHD",
+		"PATH", "HOME", "TMPDIR", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "GOCOVERDIR", "SystemRoot", "WORK", "SSHD", "NOTIFY_SOCKET", "WATCHDOG_USEC",
 	} {
 		p.cmd.Env = append(p.cmd.Env, name+"="+ts.Getenv(name))
 	}
@@ -157,7 +157,7 @@ func (s *script) start(ts *testscript.TestScript, name string, args []string) *p
 }
 
 // bodkinVariables are those that scripts use.
-var bodkinVariables = []string{"BODKIN_SERVER", "BODKIN_KEY", "BODKIN_ALLOW"}
+var bodkinVariables = []string{"BODKIN_SERVER", "BODKIN_KEY", "BODKIN_ALLOW", "BODKIN_CONFIG"}
 
 func (s *script) program(ts *testscript.TestScript, name string) *program {
 	s.mu.Lock()
