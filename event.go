@@ -65,8 +65,12 @@ type Route struct {
 	Kind string `json:"candidate,omitempty"`
 	// RTT is the smoothed round trip of the route's probes; 0 for a relay.
 	RTT time.Duration `json:"rtt_ns,omitempty"`
-	// Loss is the share of the route's probes and answers that got lost lately, of 1.
+	// Loss is the share, of 1, that got lost lately of the route's probes and answers, or
+	// of the data that left by it, whichever is more.
 	Loss float64 `json:"loss,omitempty"`
+	// Sent and Received are the bytes of packets by this route; only a Status tells.
+	Sent     uint64 `json:"sent,omitempty"`
+	Received uint64 `json:"received,omitempty"`
 }
 
 // Direct reports whether the route runs through a hole and not over the relay.

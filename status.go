@@ -76,7 +76,9 @@ func private(c *sock.Socket, prefixes []netip.Prefix) (out []netip.AddrPort) {
 func (n *Node) peerStatus(p *knownPeer) PeerStatus {
 	out := PeerStatus{ID: p.id, Traffic: make(map[string]Traffic), Attempt: attemptOf(p.account), Changes: slices.Clone(p.changes)}
 	for _, r := range p.routes {
-		out.Routes = append(out.Routes, routeOf(r))
+		route := routeOf(r)
+		route.Sent, route.Received = n.path.RouteTraffic(r.Key)
+		out.Routes = append(out.Routes, route)
 	}
 	t := n.path.Traffic(p.overlay)
 	for class := punch.Relay; class <= punch.UDP; class++ {

@@ -32,9 +32,10 @@ address book, by ID. Of a node that bodkin up runs it also shows who may connect
 forwards with their connections and traffic, and what is allowed; with --json as up.
 See also: bodkin why
 
-With --watch it shows every second to where the peers' routes lead, their round
-trips and losses, what they carry, and the latest changes with their reasons; with
---json as well, an object a line: the status, and rates, in bytes a second, by peer.`,
+With --watch it shows every second to where the peers' routes lead, the one in use
+first, their round trips and losses, what they carry, and the latest changes with
+their reasons; with --json as well, an object a line: the status, and rates, in bytes
+a second, by peer and by route.`,
 		Example: "  bodkin status\n  bodkin status --json\n  bodkin status --watch",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -165,6 +166,12 @@ func routeText(r bodkin.Route, inUse bool) string {
 	out := fmt.Sprintf("%s %v", r.Transport, r.Endpoint)
 	if r.RTT > 0 {
 		out += fmt.Sprintf(", %.1f ms", milliseconds(r.RTT))
+	}
+	if r.Loss >= 0.001 {
+		out += fmt.Sprintf(", %.1f%% lost", 100*r.Loss)
+	}
+	if r.Sent+r.Received > 0 {
+		out += fmt.Sprintf(", %s sent, %s received", size(r.Sent), size(r.Received))
 	}
 	if inUse {
 		out += ", in use"

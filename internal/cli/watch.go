@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -24,15 +25,27 @@ type watchFlags struct {
 type watchLine struct {
 	Time time.Time `json:"time"`
 	bodkin.Status
-	Names map[string]string `json:"names,omitempty"` // by peer
-	Rates map[string]rate   `json:"rates"`           // by peer
-	Up    *daemon.Status    `json:"up,omitempty"`
+	Names map[string]string    `json:"names,omitempty"` // by peer
+	Rates map[string]peerRates `json:"rates"`           // by peer
+	Up    *daemon.Status       `json:"up,omitempty"`
 }
 
-// rate is what went to and came from a peer, in bytes a second.
+// rate is what goes and comes, in bytes a second.
 type rate struct {
 	Sent     float64 `json:"sent_per_s"`
 	Received float64 `json:"received_per_s"`
+}
+
+// peerRates are those of a peer, in all and by its routes, the one in use first.
+type peerRates struct {
+	rate
+	Routes []routeRate `json:"routes"`
+}
+
+type routeRate struct {
+	Transport string         `json:"transport"`
+	Endpoint  netip.AddrPort `json:"endpoint"`
+	rate
 }
 
 const (
@@ -83,28 +96,54 @@ func isTerminal(out any) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-// rates compares two looks. A peer that is new, or whose counters began anew, has
-// nothing to compare with.
-func rates(last, now watchLine) map[string]rate {
+// rates compares two looks. What is new, or whose counters began anew, has nothing to
+// compare with.
+func rates(last, now watchLine) map[string]peerRates {
 	total := func(p bodkin.PeerStatus) (t bodkin.Traffic) {
 		for _, by := range p.Traffic {
 			t.Sent, t.Received = t.Sent+by.Sent, t.Received+by.Received
 		}
 		return t
 	}
-	out := make(map[string]rate)
+	out := make(map[string]peerRates)
 	seconds := now.Time.Sub(last.Time).Seconds()
 	for _, p := range now.Peers {
 		i := slices.IndexFunc(last.Peers, func(o bodkin.PeerStatus) bool { return o.ID == p.ID })
 		if i < 0 || !last.Since.Equal(now.Since) || seconds <= 0 {
 			continue
 		}
-		was, is := total(last.Peers[i]), total(p)
-		if was.Sent <= is.Sent && was.Received <= is.Received {
-			out[p.ID.String()] = rate{float64(is.Sent-was.Sent) / seconds, float64(is.Received-was.Received) / seconds}
+		all, ok := between(total(last.Peers[i]), total(p), seconds)
+		if !ok {
+			continue
 		}
+		x := peerRates{rate: all}
+		for _, r := range p.Routes {
+			x.Routes = append(x.Routes, routeRate{r.Transport, r.Endpoint, routeBetween(last.Peers[i].Routes, r, seconds)})
+		}
+		out[p.ID.String()] = x
 	}
 	return out
+}
+
+// routeBetween is the rate of a route since its like of the last look; one that was
+// none then began with nothing.
+func routeBetween(last []bodkin.Route, now bodkin.Route, seconds float64) rate {
+	var was bodkin.Traffic
+	for _, r := range last {
+		if r.Transport == now.Transport && r.Endpoint == now.Endpoint {
+			was = bodkin.Traffic{Sent: r.Sent, Received: r.Received}
+		}
+	}
+	out, _ := between(was, bodkin.Traffic{Sent: now.Sent, Received: now.Received}, seconds)
+	return out
+}
+
+// between is false where counters began anew.
+func between(was, is bodkin.Traffic, seconds float64) (rate, bool) {
+	if was.Sent > is.Sent || was.Received > is.Received {
+		return rate{}, false
+	}
+	return rate{float64(is.Sent-was.Sent) / seconds, float64(is.Received-was.Received) / seconds}, true
 }
 
 // watchText is a table of the peers, and the latest changes.
@@ -118,7 +157,9 @@ func (a *app) watchText(s watchLine) string {
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(w, "peer\troute\tround trip\tloss\tsent/s\treceived/s")
 	for _, p := range s.Peers {
-		_, _ = fmt.Fprintln(w, strings.Join(a.watchRow(p, s.Rates), "\t"))
+		for _, row := range a.watchRows(p, s.Rates) {
+			_, _ = fmt.Fprintln(w, strings.Join(row, "\t"))
+		}
 	}
 	_ = w.Flush()
 	if s.Up != nil && len(s.Up.Forwards) > 0 {
@@ -137,19 +178,33 @@ func (a *app) watchText(s watchLine) string {
 	return b.String()
 }
 
-func (a *app) watchRow(p bodkin.PeerStatus, all map[string]rate) []string {
-	row := []string{a.name(p.ID), "none", "", "", "", ""}
-	if len(p.Routes) > 0 {
-		r := p.Routes[0]
-		row[1] = fmt.Sprintf("%s %v", r.Transport, r.Endpoint)
+// watchRows are the rows of a peer, one a route.
+func (a *app) watchRows(p bodkin.PeerStatus, all map[string]peerRates) (rows [][]string) {
+	rates, known := all[p.ID.String()]
+	carries := func(r rate) (sent, received string) {
+		if !known {
+			return "", ""
+		}
+		return size(uint64(r.Sent)), size(uint64(r.Received))
+	}
+	for i, r := range p.Routes {
+		row := []string{"", fmt.Sprintf("%s %v", r.Transport, r.Endpoint), "", "", "", ""}
+		if i == 0 {
+			row[0] = a.name(p.ID)
+		}
 		if r.RTT > 0 {
 			row[2], row[3] = fmt.Sprintf("%.1f ms", milliseconds(r.RTT)), fmt.Sprintf("%.1f%%", 100*r.Loss)
 		}
+		if i < len(rates.Routes) {
+			row[4], row[5] = carries(rates.Routes[i].rate)
+		}
+		rows = append(rows, row)
 	}
-	if x, ok := all[p.ID.String()]; ok {
-		row[4], row[5] = size(uint64(x.Sent)), size(uint64(x.Received))
+	if len(rows) == 0 {
+		sent, received := carries(rates.rate)
+		rows = append(rows, []string{a.name(p.ID), "none", "", "", sent, received})
 	}
-	return row
+	return rows
 }
 
 func latestChanges(peers []bodkin.PeerStatus) (all []bodkin.Event) {

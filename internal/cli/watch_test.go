@@ -16,6 +16,7 @@ func TestWatchText(t *testing.T) {
 	hole := bodkin.Route{Transport: "udp", Endpoint: netip.MustParseAddrPort("198.51.100.2:7000"), RTT: 12340 * time.Microsecond, Loss: 0.025}
 	relay := bodkin.Route{Transport: "relay", Endpoint: netip.MustParseAddrPort("192.0.2.1:3478")}
 	status := func(sent, received uint64) bodkin.Status {
+		hole.Sent, hole.Received, relay.Sent = sent, received, 300
 		return bodkin.Status{
 			ID: id(1), Server: "bodkin://example.org:3478/ID", Registered: true, Since: at.Add(-time.Hour),
 			Peers: []bodkin.PeerStatus{
@@ -45,6 +46,7 @@ func TestWatchText(t *testing.T) {
 	want := "12:00:00  " + id(1).Short() + ", registered at bodkin://example.org:3478/ID\n" + `
 peer        route                  round trip  loss  sent/s  received/s
 ` + two + `  udp 198.51.100.2:7000  12.3 ms     2.5%  1.5 MB  2.5 kB
+            relay 192.0.2.1:3478                     0 B     0 B
 ` + three + `  none                                     0 B     0 B
 
 11:59:57  ` + two + `  now takes relay 192.0.2.1:3478: first
