@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 
+	"bodkin"
 	"bodkin/internal/app/forward"
 	"bodkin/internal/app/share"
 	"bodkin/peer"
@@ -33,17 +34,18 @@ type receiveFlags struct {
 func (a *app) receiveCommand() *cobra.Command {
 	var f receiveFlags
 	c := &cobra.Command{
-		Use:   "receive",
+		Use:   "receive [CODE]",
 		Short: "Receive what another machine sends",
 		Long: `Receive files, folders, a stream or a text that another machine sends with 'bodkin
-send'. It waits for a peer of the address book that runs 'bodkin send --to', or for
-the one that --from names, and asks before it takes anything; with --yes it takes
-what comes.
+send'. CODE is what that has printed. Without one it waits for a peer of the address
+book that runs 'bodkin send --to', or for the one that --from names. It asks before
+it takes anything; with --yes it takes what comes.
 
 Files go to the current folder, or to where --output says: a folder, the name for a
 single file or folder, or - for standard output. Until everything is there it is in
 a folder beside the place, named like it with .part at the end: if the transfer ends
-early, receive the same again, and it goes on; or delete that folder.
+early, receive the same again, and it goes on; or delete that folder. While the
+other side still sends, the same code is good for that, on this machine.
 
 Where something of that name is already, --overwrite says what happens: ask; always
 (replace files; folders are merged); never (keep files; folders are merged); rename
@@ -54,13 +56,24 @@ It prints what it has received, a path a line, or a text. With --json it prints 
 object an event, with event, peer and more: waiting (with reason), begun, route
 (direct or relayed), progress (bytes in all, done, kept of an earlier time,
 bytes_per_s, left_s), done, received (with paths, or text).`,
-		Example: `  bodkin receive
+		Example: `  bodkin receive 42-lantern-copper
+  bodkin receive
   bodkin receive --from laptop --yes --output Downloads
   bodkin receive --from laptop -o - | tar x`,
-		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
+		Args:              cobra.ArbitraryArgs,
+		ValidArgsFunction: completeCode,
+		RunE: func(c *cobra.Command, args []string) error {
 			if !slices.Contains(share.Rules(), f.overwrite) && f.overwrite != "" {
 				return &codeError{codeUsage, fmt.Errorf("--overwrite %q: it needs one of %s", f.overwrite, strings.Join(share.Rules(), ", "))}
+			}
+			if code := strings.Join(args, " "); code != "" {
+				if f.from != "" {
+					return &codeError{codeUsage, errors.New("a code says whom to receive from; leave --from out")}
+				}
+				if err := bodkin.CheckCode(code); err != nil {
+					return &codeError{codeUsage, err}
+				}
+				return a.receiveByCode(c.Context(), f, code)
 			}
 			from, err := a.senders(f)
 			if err != nil {
@@ -98,12 +111,47 @@ func (a *app) senders(f receiveFlags) ([]peer.ID, error) {
 	return nil, nil
 }
 
-func (a *app) receive(ctx context.Context, f receiveFlags, from []peer.ID) error {
+// receiveTeller keeps standard output for what is received, if that goes there.
+func (a *app) receiveTeller(f receiveFlags) *shareTeller {
 	events := a.out
 	if f.output == "-" {
 		events = a.err
 	}
-	tell := a.newShareTeller(verbReceived, func(e shareEvent) { _ = printJSON(events, e) })
+	return a.newShareTeller(verbReceived, func(e shareEvent) { _ = printJSON(events, e) })
+}
+
+// receiveByCode receives from whoever made a code.
+func (a *app) receiveByCode(ctx context.Context, f receiveFlags, code string) error {
+	tell := a.receiveTeller(f)
+	options, err := f.options(tell)
+	if err != nil {
+		return err
+	}
+	n, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	node := shareNode{n}
+	known := a.knownCode(n.Server(), code)
+	id := known.sender()
+	if id.IsZero() {
+		if id, err = n.Join(ctx, code); err != nil {
+			return end(ctx, n, err)
+		}
+		known.keep(id)
+	}
+	tell.run(ctx, node)
+	out, err := a.receiver(f, options, node, tell).From(ctx, id)
+	tell.end()
+	if err == nil {
+		known.forget()
+	}
+	return part(ctx, n, a.received(out, f, tell, err), false)
+}
+
+// receive receives from a peer that is known.
+func (a *app) receive(ctx context.Context, f receiveFlags, from []peer.ID) error {
+	tell := a.receiveTeller(f)
 	options, err := f.options(tell)
 	if err != nil {
 		return err
@@ -124,13 +172,9 @@ func (a *app) receive(ctx context.Context, f receiveFlags, from []peer.ID) error
 	out, err := r.Serve(ctx, l, func(id peer.ID) bool { return from == nil || slices.Contains(from, id) })
 	_ = l.Close()
 	tell.end()
-	if err == nil {
-		err = a.received(out, f, tell)
-	} else {
-		a.kept(err, tell)
-	}
+	err = a.received(out, f, tell, err)
 	stop(err)
-	return end(ctx, n, shareError(err))
+	return part(ctx, n, err, false)
 }
 
 // greetSender says how the other side reaches us.
@@ -257,8 +301,12 @@ func (k *asker) rule(ctx context.Context, name string, folder bool) (share.Rule,
 	}
 }
 
-// received prints what has come.
-func (a *app) received(out share.Result, f receiveFlags, tell *shareTeller) error {
+// received prints what has come, or what is kept of it after an error.
+func (a *app) received(out share.Result, f receiveFlags, tell *shareTeller, err error) error {
+	if err != nil {
+		a.kept(err, tell)
+		return err
+	}
 	var paths []string
 	for _, name := range out.Placed {
 		paths = append(paths, filepath.Join(out.Dir, name))

@@ -61,6 +61,7 @@ const patience = time.Minute
 //	                          the port in VAR
 //	talk tcp|udp|unix ADDRESS TEXT
 //	                          connects, says TEXT, and prints what comes back
+//	grow FILE BYTES           writes a file of that size, which nothing can pack
 //	sockets N                 compares the number of control sockets
 //	router [SAYS]             starts a router that maps ports, and keeps its address
 //	                          in ROUTER; it says that it is SAYS outside
@@ -84,7 +85,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"start": cmdStart, "await": cmdAwait, "feed": cmdFeed, "signal": cmdSignal, "ended": cmdEnded,
 			"unread": cmdUnread, "code": cmdCode, "serve": cmdServe, "listen": cmdListen, "sockets": cmdSockets,
-			"router": cmdRouter, "echoes": cmdEchoes, "talk": cmdTalk, "fill": cmdFill,
+			"router": cmdRouter, "echoes": cmdEchoes, "talk": cmdTalk, "fill": cmdFill, "grow": cmdGrow,
 		},
 	})
 }
@@ -351,6 +352,18 @@ func cmdListen(ts *testscript.TestScript, _ bool, args []string) {
 	of(ts).start(ts, name, append([]string{"bodkin", "listen", "--key", name + ".key"}, args[1:]...))
 	cmdAwait(ts, false, []string{name, "err", `^peer ID: (\w+)$`, name})
 	cmdAwait(ts, false, []string{name, "err", `^connect with: `})
+}
+
+func cmdGrow(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: grow FILE BYTES")
+	}
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	b := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{byte(n), byte(len(args[0]))}).Read(b)
+	ts.Check(os.MkdirAll(filepath.Dir(ts.MkAbs(args[0])), 0o755))
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), b, 0o644))
 }
 
 func cmdSockets(ts *testscript.TestScript, neg bool, args []string) {

@@ -91,10 +91,15 @@ func (n shareNode) Route(ctx context.Context, id peer.ID) (best bodkin.Route) {
 	return best
 }
 
-// listening is the running node of our key, or one of our own to which those peers may
+// listening is the running node of our key, or one of our own, to which those peers may
 // connect (nil: everybody), and which other commands may use until stop.
 func (a *app) listening(ctx context.Context, peers []peer.ID) (n control.Node, stop func(error), err error) {
 	if n := a.running(ctx); n != nil {
+		for _, id := range peers {
+			if _, err := n.Admit(ctx, id, share.Service); err != nil {
+				return nil, nil, err
+			}
+		}
 		return n, func(error) {}, nil
 	}
 	cfg, err := a.config()
@@ -120,10 +125,37 @@ func (a *app) listening(ctx context.Context, peers []peer.ID) (n control.Node, s
 	return n, func(err error) { a.letGo(ctx, commands, err) }, nil
 }
 
+// partTime is how long the last word may take to reach the other side. One that is gone, and
+// that has come back since as another process, will never read what it was sent.
+const partTime = 3 * time.Second
+
+// part ends a node after a transfer, or lets go of it. After one that was sent well there
+// is no last word.
+func part(ctx context.Context, n control.Node, err error, sent bool) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), partTime)
+	defer cancel()
+	if sent {
+		cancel() // everything is there, and they have said so
+	}
+	_ = n.Shutdown(ctx)
+	return shareError(err)
+}
+
+// shareError gives an error of a transfer its exit code.
+func shareError(err error) error {
+	var failed *share.Failure
+	if errors.As(err, &failed) && failed.Declined() {
+		return &codeError{codeRefused, err}
+	}
+	return err
+}
+
 // shareEvent is a line of `bodkin send --json` and `bodkin receive --json`.
 type shareEvent struct {
 	Event    string   `json:"event"`
 	Code     string   `json:"code,omitempty"`
+	Until    string   `json:"until,omitempty"`
+	Server   string   `json:"server,omitempty"`
 	Peer     peer.ID  `json:"peer,omitzero"`
 	Reason   string   `json:"reason,omitempty"`
 	Name     string   `json:"name,omitempty"`
@@ -310,7 +342,11 @@ func (t *shareTeller) notice(n share.Notice) {
 	case share.NoticeWaiting:
 		t.a.say("waiting for %s: %s", t.a.name(n.Peer), plain(n.Error))
 	case share.NoticeFailed:
-		t.a.say("%s: %s", t.a.name(n.Peer), plain(n.Error))
+		who := "a code"
+		if !n.Peer.IsZero() {
+			who = t.a.name(n.Peer)
+		}
+		t.a.say("%s: %s", who, plain(n.Error))
 	case share.NoticeDone:
 		t.a.say("%s", doneLine(t.verb, t.a.name(n.Peer), n.Progress.Counts(), time.Now()))
 	}

@@ -31,6 +31,38 @@ func (o *Options) gate(n Node, id peer.ID) func(context.Context) error {
 	return g.pass
 }
 
+// pace bounds a rate.
+type pace struct {
+	rate int64 // bytes a second; 0: any
+
+	mu   sync.Mutex
+	next time.Time // when more may leave
+}
+
+// take returns when so many bytes may leave.
+func (p *pace) take(ctx context.Context, bytes int) error {
+	if p.rate <= 0 {
+		return nil
+	}
+	p.mu.Lock()
+	now := time.Now()
+	at := now
+	if p.next.After(now) {
+		at = p.next
+	}
+	p.next = at.Add(time.Duration(float64(bytes) / float64(p.rate) * float64(time.Second)))
+	p.mu.Unlock()
+	if at.Equal(now) {
+		return nil
+	}
+	select {
+	case <-time.After(at.Sub(now)):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 // pass returns when the route is direct. If it is not in time, the error is the reason.
 func (g *gate) pass(ctx context.Context) error {
 	g.mu.Lock()

@@ -16,6 +16,7 @@ type outgoing struct {
 	src  *Source
 	link *link
 	gate func(context.Context) error // waits until data may leave
+	pace pace
 	did  *Progress
 	// begun is told that the other side has accepted.
 	begun func() error
@@ -352,6 +353,9 @@ func (w *worker) piece(i, n int, h hash, b []byte) (written bool, err error) {
 		return false, nil
 	}
 	if err := w.gate(w.ctx); err != nil {
+		return false, err
+	}
+	if err := w.pace.take(w.ctx, len(b)); err != nil {
 		return false, err
 	}
 	w.head = frame{kind: framePiece, index: i, n: n, length: int64(len(b)), hash: h}.append(w.head[:0])

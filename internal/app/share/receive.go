@@ -128,7 +128,7 @@ func (r *Receiver) Serve(ctx context.Context, l Listener, admit func(peer.ID) bo
 				return out, context.Cause(ctx)
 			}
 			e := <-ends
-			return e.out, stopped(ctx, e.err)
+			return e.out, stopped(ctx, e.err, nil)
 		}
 	}
 }
@@ -190,6 +190,14 @@ func (e *keptError) Error() string { return e.err.Error() }
 // Unwrap is the error alone.
 func (e *keptError) Unwrap() error { return e.err }
 
+// by is another error that leaves the same behind.
+func (e *keptError) by(err error) error {
+	if e == nil {
+		return err
+	}
+	return &keptError{err, e.dir, e.name}
+}
+
 // Kept says where what has come is kept, if an error has left something.
 func Kept(err error) (folder string, ok bool) {
 	var e *keptError
@@ -213,7 +221,7 @@ func (r *Receiver) confirm(ctx context.Context, id peer.ID, o offer, m *manifest
 		Folder: m.entries[0].Kind == KindFolder, Files: o.files, Bytes: o.bytes,
 	})
 	if err != nil {
-		return err
+		return asked(ctx, err)
 	}
 	if !yes {
 		return &stopError{failDeclined, errors.New("you did not want it")}
@@ -225,6 +233,14 @@ func (r *Receiver) confirm(ctx context.Context, id peer.ID, o offer, m *manifest
 	}
 	r.agreed[what] = true
 	return nil
+}
+
+// asked is why a question has no answer: ours to say, if it was not the transfer that ended.
+func asked(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return err
+	}
+	return &stopError{failOther, err}
 }
 
 // stage opens the folder that will hold what comes.
@@ -266,7 +282,7 @@ func (r *Receiver) answer(ctx context.Context, name string, folder bool) (Rule, 
 	}
 	rule, err := r.Ask(ctx, name, folder)
 	if err != nil {
-		return rule, err
+		return rule, asked(ctx, err)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -38,7 +38,7 @@ func TestKilledAndResumed(t *testing.T) {
 					sent := make(chan error, 1)
 					l := a.listen(t)
 					s := &Sender{Node: a, Source: sourceOf(t, dir), Options: Options{Notice: told.add}}
-					go func() { sent <- s.Serve(ctx, l, nil, 1) }()
+					go func() { sent <- s.Serve(ctx, l, nil, 1, nil) }()
 					_, err := (&Receiver{Node: b, Place: to, Rule: RuleRename}).From(ctx, a.id)
 					if err == nil {
 						must(t, <-sent)
@@ -86,7 +86,7 @@ func TestOtherSideComesBack(t *testing.T) {
 					l := a.listen(t)
 					sent := make(chan error, 1)
 					s := &Sender{Node: a, Source: sourceOf(t, dir), Options: Options{Notice: told.add}}
-					go func() { sent <- s.Serve(t.Context(), l, nil, 1) }()
+					go func() { sent <- s.Serve(t.Context(), l, nil, 1, nil) }()
 					ctx, cancel := context.WithCancel(t.Context())
 					died := make(chan error, 1)
 					go func() {
@@ -162,7 +162,7 @@ func TestChangedBetweenTwoTries(t *testing.T) {
 		}
 		l := a.listen(t)
 		sent := make(chan error, 1)
-		go func() { sent <- (&Sender{Node: a, Source: sourceOf(t, dir)}).Serve(ctx, l, nil, 1) }()
+		go func() { sent <- (&Sender{Node: a, Source: sourceOf(t, dir)}).Serve(ctx, l, nil, 1, nil) }()
 		_, err := (&Receiver{Node: b, Place: to, Rule: RuleRename}).From(ctx, a.id)
 		<-sent
 		if err == nil {
@@ -199,7 +199,7 @@ func TestUnfinishedTransfersOfOneName(t *testing.T) {
 		a.spent = cancel
 		l := a.listen(t)
 		sent := make(chan error, 1)
-		go func() { sent <- (&Sender{Node: a, Source: sourceOf(t, first)}).Serve(ctx, l, nil, 1) }()
+		go func() { sent <- (&Sender{Node: a, Source: sourceOf(t, first)}).Serve(ctx, l, nil, 1, nil) }()
 		_, err := (&Receiver{Node: b, Place: to, Rule: RuleRename}).From(ctx, a.id)
 		<-sent
 		if folder, ok := Kept(err); !ok || folder != filepath.Join(to, "photos.part") {

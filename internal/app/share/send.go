@@ -34,7 +34,7 @@ func (s *Sender) To(ctx context.Context, id peer.ID) error {
 
 // run is one transfer, to its end.
 func (s *Sender) run(ctx context.Context, l *link) error {
-	o := &outgoing{src: s.Source, link: l, gate: s.gate(s.Node, l.peer), did: &Progress{}}
+	o := &outgoing{src: s.Source, link: l, gate: s.gate(s.Node, l.peer), pace: pace{rate: s.Rate}, did: &Progress{}}
 	o.begun = func() error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -62,15 +62,16 @@ type ended struct {
 }
 
 // Serve sends to those who come and are admitted, until it has reached so many of them. One
-// that went away may come back and go on.
-func (s *Sender) Serve(ctx context.Context, l Listener, admit func(peer.ID) bool, receivers int) error {
+// that went away may come back and go on; one that will never come is told of by missing.
+func (s *Sender) Serve(ctx context.Context, l Listener, admit func(peer.ID) bool, receivers int, missing <-chan error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	h := newHub(ctx, roleSend, admit)
 	go func() { cancel(h.run(l)) }()
 	running := make(map[peer.ID]*link)
-	ends, over := make(chan ended), make(map[peer.ID]error)
+	ends, over := make(chan ended), make(map[peer.ID]bool)
 	count := 0 // of those whose end has not been heard of
+	var failed error
 	for len(over) < receivers || count > 0 {
 		select {
 		case l := <-h.found:
@@ -91,10 +92,18 @@ func (s *Sender) Serve(ctx context.Context, l Listener, admit func(peer.ID) bool
 				s.tell(Notice{Kind: NoticeWaiting, Peer: id, Error: e.err})
 				continue
 			}
-			over[id] = e.err
+			over[id] = true
 			if e.err != nil && receivers > 1 {
 				s.tell(Notice{Kind: NoticeFailed, Peer: id, Error: e.err})
 			}
+			if e.err != nil {
+				failed = e.err
+			}
+		case err := <-missing:
+			if receivers--; receivers > 0 {
+				s.tell(Notice{Kind: NoticeFailed, Error: err})
+			}
+			failed = err
 		case <-ctx.Done():
 			for range count {
 				<-ends
@@ -102,12 +111,7 @@ func (s *Sender) Serve(ctx context.Context, l Listener, admit func(peer.ID) bool
 			return context.Cause(ctx)
 		}
 	}
-	for _, err := range over {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return failed
 }
 
 // goesOn reports whether a peer may come back after an error.

@@ -58,6 +58,8 @@ const (
 type Options struct {
 	// DirectOnly keeps data off the relay.
 	DirectOnly bool
+	// Rate bounds what a sender sends to each receiver, in bytes a second; 0 is no bound.
+	Rate int64
 	// Wait is how long the other side may be away; 0 is for ever.
 	Wait time.Duration
 	// Notice is told what happens; nil is nobody.
@@ -75,43 +77,56 @@ func (o *Options) tell(n Notice) {
 const (
 	retryFirst = 250 * time.Millisecond
 	retryLast  = 2 * time.Second
+	// quietTime is how long a peer may be away before that is news: it may only just
+	// have been started, too.
+	quietTime = time.Second
 )
 
 // persist does once with a peer that we dial, and again as long as it is only away.
 func (o *Options) persist(ctx context.Context, id peer.ID, once func(context.Context) error) error {
 	var away time.Time // since when
 	var pause time.Duration
+	told := false
+	var kept *keptError // by the latest try that had begun
 	for {
 		err := once(ctx)
 		if err == nil || ctx.Err() != nil || !passing(err) {
-			return stopped(ctx, err)
+			return stopped(ctx, err, kept)
+		}
+		if k, ok := errors.AsType[*keptError](err); ok {
+			kept = k
 		}
 		if away.IsZero() || began(err) {
-			away, pause = time.Now(), retryFirst
+			away, pause, told = time.Now(), retryFirst, false
+		}
+		if !told && (began(err) || time.Since(away) >= quietTime) {
+			told = true
 			o.tell(Notice{Kind: NoticeWaiting, Peer: id, Error: err})
 		}
 		if o.Wait > 0 && time.Since(away) >= o.Wait {
-			return fmt.Errorf("%w; it was waited for, %v long", err, o.Wait)
+			return kept.by(fmt.Errorf("%w; it was waited for, %v long", err, o.Wait))
 		}
 		select {
 		case <-time.After(pause):
 			pause = min(2*pause, retryLast)
 		case <-ctx.Done():
-			return stopped(ctx, err)
+			return stopped(ctx, err, kept)
 		}
 	}
 }
 
-// stopped is an error, or what ctx ended for, with what the error says of what is kept.
-func stopped(ctx context.Context, err error) error {
-	if err == nil || ctx.Err() == nil {
-		return err
+// stopped is an error, or what ctx ended for, with what is kept by it or from before.
+func stopped(ctx context.Context, err error, kept *keptError) error {
+	if err == nil {
+		return nil
 	}
-	cause := context.Cause(ctx)
-	if kept, ok := errors.AsType[*keptError](err); ok {
-		return &keptError{cause, kept.dir, kept.name}
+	if k, ok := errors.AsType[*keptError](err); ok {
+		kept = k
 	}
-	return cause
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return kept.by(err)
 }
 
 // brokenError is how a transfer that had begun broke off.

@@ -146,7 +146,7 @@ func transfer(t *testing.T, s *Sender, r *Receiver) (out Result, sent, received 
 	a := s.Node.(*fakeNode)
 	l := a.listen(t)
 	ended := make(chan error, 1)
-	go func() { ended <- s.Serve(t.Context(), l, nil, 1) }()
+	go func() { ended <- s.Serve(t.Context(), l, nil, 1, nil) }()
 	out, received = r.From(t.Context(), a.id)
 	return out, <-ended, received
 }
@@ -253,7 +253,7 @@ func TestSeveralReceivers(t *testing.T) {
 		a := net.node(1)
 		l := a.listen(t)
 		ended := make(chan error, 1)
-		go func() { ended <- (&Sender{Node: a, Source: sourceOf(t, dir)}).Serve(t.Context(), l, nil, 3) }()
+		go func() { ended <- (&Sender{Node: a, Source: sourceOf(t, dir)}).Serve(t.Context(), l, nil, 3, nil) }()
 		var wg sync.WaitGroup
 		places := make([]string, 4)
 		for i := range places {
