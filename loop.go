@@ -165,6 +165,8 @@ func (l *loop) do(a node.Action) {
 		l.connect(a)
 	case node.Disconnect:
 		n.streams.disconnect(a.By.Local)
+	case node.AskTCP:
+		n.wg.Go(func() { n.askTCP(a) })
 	case node.ConnectPeer:
 		l.connectPeer(a)
 	case node.Resolve:

@@ -1,6 +1,7 @@
 package bodkin
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"net"
@@ -89,27 +90,25 @@ func unmapped(e netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(e.Add
 func (l *loop) connectPeer(a node.Action) {
 	n, e := l.node, endpoints{a.Port, a.By.To}
 	for _, c := range l.conns {
-		if c.endpoints == e {
+		if c.endpoints == e && a.Port != 0 {
 			l.queue = append(l.queue, node.Input{Op: node.PeerGone, Local: a.By.Local, From: a.By.To, Why: punch.Busy})
 			return
 		}
 	}
-	var from tcpPort
-	for _, p := range n.ports {
-		if p.local == a.Port {
-			from = p
-		}
-	}
+	from := n.portOf(a.Port, a.By.To)
 	ctx, cancel := context.WithTimeout(n.ctx, connectTime)
+	l.conns[a.By.Local] = &connection{endpoints: e, cancel: cancel}
 	before, over := l.connects[e], make(chan struct{})
-	l.conns[a.By.Local], l.connects[e] = &connection{endpoints: e, cancel: cancel}, over
+	if a.Port != 0 {
+		l.connects[e] = over
+	}
 	network, _ := n.cfg.Network.(sock.StreamNetwork)
 	n.wg.Go(func() {
 		defer close(over)
 		if before != nil {
 			<-before // given up, and on its way out
 		}
-		c, err := network.DialTCP(ctx, from.network, from.bound, a.By.To, a.TTL)
+		c, err := network.DialTCP(ctx, from.network, from.bound, a.By.To, 0)
 		select {
 		case n.arrivals <- arrival{endpoints: e, local: a.By.Local, over: over, conn: c, err: err}:
 		case <-n.ctx.Done():
@@ -119,6 +118,19 @@ func (l *loop) connectPeer(a node.Action) {
 		}
 		cancel()
 	})
+}
+
+// portOf is one of our ports, or any of the family of an endpoint.
+func (n *Node) portOf(local punch.Local, to netip.AddrPort) tcpPort {
+	for _, p := range n.ports {
+		if p.local == local {
+			return p
+		}
+	}
+	if to.Addr().Is4() {
+		return tcpPort{network: "tcp4", bound: netip.AddrPortFrom(netip.IPv4Unspecified(), 0)}
+	}
+	return tcpPort{network: "tcp6", bound: netip.AddrPortFrom(netip.IPv6Unspecified(), 0)}
 }
 
 // arrived takes in what came of a connect.
@@ -202,3 +214,26 @@ func failure(err error) punch.Failure {
 		return punch.TimedOut
 	}
 }
+
+// askTCP asks the server by a connection of its own, from a port that is new to our NAT.
+func (n *Node) askTCP(a node.Action) {
+	ctx, cancel := context.WithTimeout(n.ctx, askTCPTime)
+	defer cancel()
+	in := node.Input{Op: node.SeenTCP}
+	if c, err := n.dialTCP(ctx, 0, a.By.To); err == nil {
+		defer abort(c)
+		at, _ := c.LocalAddr().(*net.TCPAddr)
+		in.From = unmapped(at.AddrPort())
+		deadline, _ := ctx.Deadline()
+		_ = c.SetDeadline(deadline)
+		stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
+		defer stop()
+		if _, err := c.Write(wire.AppendFrame(nil, a.Data)); err == nil {
+			in.Data, _ = wire.ReadFrame(bufio.NewReaderSize(c, wire.MaxFrame))
+		}
+	}
+	n.tell(in)
+}
+
+// askTCPTime is how long a server may take for an answer by TCP.
+const askTCPTime = 3 * time.Second

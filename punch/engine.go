@@ -133,8 +133,8 @@ const (
 	// says when it is there. Unbind closes it.
 	Bind
 	Unbind
-	// Connect asks for the TCP connection Local, from the port Port To an endpoint, with
-	// a TTL until it stands if not 0. Connected or Failed follows; Unbind gives it up, or
+	// Connect asks for the TCP connection Local, from the port Port To an endpoint, or
+	// from any port if that is 0. Connected or Failed follows; Unbind gives it up, or
 	// ends it.
 	Connect
 )
@@ -250,11 +250,12 @@ type Engine struct {
 	locals  []socket
 	pairs   []*pair
 
-	tcpTargets []target
-	ports      []socket // to connect from
-	dials      []*dial
-	connects   int
-	dialPace   pace
+	tcpTargets         []target
+	ports              []socket // to connect from
+	dials              []*dial
+	connects, tcpShots int
+	dialPace           pace
+	connectPace        pace // of shots
 
 	volleys  []*volley
 	outcomes []Outcome
@@ -353,6 +354,7 @@ func (e *Engine) Step(now time.Time, in Input, out []Action) (actions []Action, 
 			e.race()
 			e.addPairs()
 			e.addDials()
+			e.addShots()
 		}
 	case Packet:
 		e.packet(in.Local, unmap(in.From), in.Data)

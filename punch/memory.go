@@ -47,7 +47,7 @@ type failure struct {
 // takes ports of a carrier's block until those mappings are gone.
 func (n Name) pause(times int) time.Duration {
 	switch n {
-	case Birthday:
+	case Birthday, BirthdayTCP:
 		return min(time.Minute<<min(times-1, 6), time.Hour)
 	case BlockBirthday, Mixed:
 		return min(5*time.Minute<<min(times-1, 4), time.Hour)

@@ -3,6 +3,7 @@ package punch
 import (
 	"encoding/binary"
 	"io"
+	"net/netip"
 	"slices"
 	"time"
 )
@@ -13,7 +14,7 @@ type Failure uint8
 // Failures.
 const (
 	Refused     Failure = iota + 1 // a reset came back
-	NoWay                          // an ICMP error did, as it does for an opener
+	NoWay                          // an ICMP error did
 	TimedOut                       // nothing did
 	Busy                           // the endpoints have a connection, or no port is left
 	Unsupported                    // this system cannot do it
@@ -34,17 +35,15 @@ func (f Failure) String() string {
 // from one of our ports, until there is a route. When both connect at once the SYNs
 // cross (simultaneous open, RFC 9293 §3.5): each NAT has been opened from inside.
 type dial struct {
-	port    Local
-	to      target
-	tactic  int
-	openers []uint8
-	conn    Local     // the connect under way; 0: none
-	opener  bool      // and it is one that dies on the way
-	began   time.Time // when it was asked for
-	nextAt  time.Time // of the next connect, or when the one under way is given up
-	heldTo  time.Time // no packet may reach the peer's NAT before
-	tries   int
-	left    int // connects that are still allowed
+	port   Local
+	to     target
+	tactic int
+	conn   Local     // the connect under way; 0: none
+	began  time.Time // when it was asked for
+	nextAt time.Time // of the next connect, or when the one under way is given up
+	tries  int
+	left   int // connects that are still allowed
+	shot   bool
 }
 
 const (
@@ -76,8 +75,13 @@ const (
 	tcpKeepalive = time.Minute
 	// What is lost of a connection is sent again by the system, after 200 ms at the
 	// soonest: an answer that is late says little.
-	tcpCheck     = 300 * time.Millisecond
-	tcpLossTries = 4
+	// shotTime is how long a connect may take that is one of many, shotTries how often
+	// it is made, and secondConnects how many are begun in a second.
+	shotTime       = 1400 * time.Millisecond
+	shotTries      = 3
+	secondConnects = 150
+	tcpCheck       = 300 * time.Millisecond
+	tcpLossTries   = 4
 )
 
 // addDials pairs every port with every TCP endpoint of its family.
@@ -98,17 +102,46 @@ func (e *Engine) addDials() {
 
 func (e *Engine) newDial(t Tactic, port Local, to target) *dial {
 	begin := e.started.Add(t.After)
-	d := &dial{port: port, to: to, tactic: e.plainTCP(), left: min(to.limit, attemptDials), nextAt: begin}
-	switch {
-	case to.kind == Host:
-		d.left = privateDials
-	case e.now.Equal(e.started):
-		d.openers, d.heldTo = t.Openers, begin.Add(e.together()+t.Hold)
-		if len(d.openers) == 0 {
-			d.nextAt = d.heldTo
+	if to.kind == Host {
+		return &dial{port: port, to: to, tactic: e.plainTCP(), left: privateDials, nextAt: begin}
+	}
+	return &dial{
+		port: port, to: to, tactic: e.plainTCP(), left: min(to.limit, attemptDials), nextAt: begin.Add(e.together()),
+	}
+}
+
+// addShots prepares the connects of tactics that guess ports.
+func (e *Engine) addShots() {
+	main, to := e.main4TCP(), endpoint4(e.cfg.Other.byTCP())
+	if main == 0 || len(e.tcpTargets) == 0 {
+		return
+	}
+	for i, t := range e.tactics {
+		if t.Transport != TCP || t.Name == PlainTCP || e.outcomes[i].Result == Postponed {
+			continue
+		}
+		begin := e.started.Add(t.After + e.together())
+		add := func(port Local, to netip.AddrPort) {
+			e.dials = append(e.dials, &dial{port: port, to: target{to, Predicted, noLimit}, tactic: i, left: shotTries, nextAt: begin, shot: true})
+		}
+		for range t.Sockets {
+			add(0, to)
+		}
+		for _, port := range t.Aim.ports(t.Shots, e.cfg.Rand) {
+			add(main, netip.AddrPortFrom(to.Addr(), port))
+		}
+		e.connectPace = newPace(secondConnects)
+	}
+}
+
+// main4TCP is our TCP port of IPv4; 0 if there is none.
+func (e *Engine) main4TCP() Local {
+	for _, p := range e.ports {
+		if p.is4 {
+			return p.local
 		}
 	}
-	return d
+	return 0
 }
 
 // plainTCP is the place of that tactic in the race.
@@ -154,33 +187,40 @@ func (e *Engine) redial(d *dial) {
 		d.nextAt = time.Time{} // there is a route
 	case e.connected(d):
 		d.nextAt = e.now.Add(busyPause)
-	case d.left == 0 || e.connects >= attemptDials:
+	case d.left == 0 || !d.shot && e.connects >= attemptDials:
 		d.nextAt = time.Time{}
-	case len(d.openers) > 0:
-		ttl := d.openers[0]
-		d.openers = d.openers[1:]
-		e.dial(d, ttl)
-		d.nextAt = d.heldTo
-	case e.now.Before(d.heldTo):
-		d.nextAt = d.heldTo
-	case !e.dialPace.take(e.now):
+	case d.shot && !e.connectPace.take(e.now):
+		d.nextAt = e.connectPace.free()
+	case !d.shot && !e.dialPace.take(e.now):
 		d.nextAt = e.dialPace.free()
 	default:
 		d.left--
 		d.tries++
-		e.dial(d, 0)
-		d.nextAt = e.now.Add(dialTime + e.jitter(dialJitter))
+		e.dial(d)
+		d.nextAt = e.now.Add(e.patience(d))
 	}
 }
 
+// patience is how long a connect may take.
+func (e *Engine) patience(d *dial) time.Duration {
+	if d.shot && d.port != 0 {
+		return shotTime + e.jitter(shotTime/8)
+	}
+	return dialTime + e.jitter(dialJitter)
+}
+
 // dial asks for one connect.
-func (e *Engine) dial(d *dial, ttl uint8) {
-	d.conn, d.opener, d.began = e.cfg.NewLocal(TCP), ttl != 0, e.now
+func (e *Engine) dial(d *dial) {
+	d.conn, d.began = e.cfg.NewLocal(TCP), e.now
 	e.extra = append(e.extra, d.conn)
-	e.connects++
+	if d.shot {
+		e.tcpShots++
+	} else {
+		e.connects++
+	}
 	e.report.Sent++
 	e.outcomes[d.tactic].Sent++
-	e.emit(Action{Op: Connect, Local: d.conn, Port: d.port, To: d.to.endpoint, TTL: ttl})
+	e.emit(Action{Op: Connect, Local: d.conn, Port: d.port, To: d.to.endpoint})
 }
 
 // jitter is a random time of up to d.
@@ -208,7 +248,7 @@ func (e *Engine) isConnected(in Input) {
 	for _, d := range e.dials {
 		if d.conn == l {
 			// The way there and back has brought numbers of ours with it.
-			p.kind, p.rtt, p.rough = d.to.kind, max(e.now.Sub(d.began), 1), true
+			p.kind, p.tactic, p.rtt, p.rough = d.to.kind, d.tactic, max(e.now.Sub(d.began), 1), true
 			d.conn, d.nextAt = 0, e.now.Add(busyPause)
 		}
 	}
@@ -242,8 +282,6 @@ func (e *Engine) pauseAfter(d *dial, why Failure) time.Duration {
 	case why == Busy:
 		d.left++
 		return busyPause + e.jitter(busyPause)
-	case d.opener:
-		return max(d.heldTo.Sub(e.now), 0)
 	case why == Unsupported:
 		d.left = 0
 		return 0

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"testing"
 	"time"
-
-	"bodkin/nat"
 )
 
 // tcpWorld is two engines with TCP alone, their kernels, their NATs and the network, in
@@ -22,29 +20,29 @@ type tcpWorld struct {
 	events queue
 	serial int
 	a, b   *tcpSide
-	secret [2]nat.Profile
 }
 
 // tcpSide is a host with one TCP port behind a NAT that keeps ports, or counts.
 type tcpSide struct {
-	w       *tcpWorld
-	name    string
-	public  netip.AddrPort
-	resets  bool // the NAT answers what it does not let in with a reset
-	keeps   bool // and then maps us elsewhere towards whoever came too early
-	counts  uint16
-	engine  *Engine
-	other   *tcpSide
-	next    time.Time
-	serial  uint32
-	open    map[[2]netip.AddrPort]bool // of the NAT: our endpoint outside, and the peer's
-	mapped  map[netip.AddrPort]netip.AddrPort
-	conns   map[Local]*tcpConn
-	dials   int
-	openers int
-	direct  time.Time
-	lost    int
-	routes  map[Local]bool
+	w      *tcpWorld
+	name   string
+	public netip.AddrPort
+	resets bool // the NAT answers what it does not let in with a reset
+	keeps  bool // and then maps us elsewhere towards whoever came too early
+	counts uint16
+	draw   func() uint16 // every connect has a port of its own
+	engine *Engine
+	other  *tcpSide
+	next   time.Time
+	serial uint32
+	open   map[[2]netip.AddrPort]bool // of the NAT: our endpoint outside, and the peer's
+	mapped map[netip.AddrPort]netip.AddrPort
+	conns  map[Local]*tcpConn
+	dials  int
+	most   int // connections at a time, and connects
+	direct time.Time
+	lost   int
+	routes map[Local]bool
 }
 
 // tcpConn is one end of a connection, or of the way to it.
@@ -141,6 +139,9 @@ func (s *tcpSide) do(a Action) {
 
 // source is where the NAT maps our port for a destination.
 func (s *tcpSide) source(to netip.AddrPort) netip.AddrPort {
+	if s.draw != nil {
+		return netip.AddrPortFrom(s.public.Addr(), s.draw())
+	}
 	if m, ok := s.mapped[to]; ok {
 		return m
 	}
@@ -153,24 +154,16 @@ func (s *tcpSide) source(to netip.AddrPort) netip.AddrPort {
 }
 
 func (s *tcpSide) connect(a Action) {
-	if a.TTL == 0 {
-		s.dials++
-	} else {
-		s.openers++
-	}
+	s.dials++
 	for _, c := range s.conns {
-		if c.to == a.To {
+		if c.to == a.To && a.Port != 0 {
 			s.w.after(0, func() { s.step(Input{Op: Failed, Local: a.Local, Why: Busy}) })
 			return
 		}
 	}
 	c := &tcpConn{local: a.Local, from: s.source(a.To), to: a.To, announced: true}
 	s.conns[a.Local] = c
-	if a.TTL != 0 {
-		s.open[[2]netip.AddrPort{c.from, c.to}] = true
-		s.w.after(time.Millisecond, func() { s.fail(c, NoWay) })
-		return
-	}
+	s.most = max(s.most, len(s.conns))
 	for _, again := range []time.Duration{0, time.Second, 3 * time.Second} {
 		s.w.after(again, func() { s.syn(c) })
 	}

@@ -2,6 +2,7 @@ package punch
 
 import (
 	"fmt"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -201,5 +202,100 @@ func TestFailureHasAWord(t *testing.T) {
 	}
 	if s := fmt.Sprint(Failure(99)); s != "none" {
 		t.Errorf("an unknown failure is %q", s)
+	}
+}
+
+// tcpHard is the profile of a NAT with another port for every destination.
+func tcpHard(p nat.Ports) nat.Profile {
+	return nat.Profile{Mapping: nat.AddressAndPortDependent, Filtering: nat.AddressAndPortDependent, Ports: p}
+}
+
+var tcpEasy = nat.Profile{Mapping: nat.EndpointIndependent, Filtering: nat.AddressAndPortDependent}
+
+// One side's NAT counts: the other connects to its next ports, whatever the routers do.
+func TestTCPPredictsPorts(t *testing.T) {
+	t.Parallel()
+	for _, resets := range []bool{false, true} {
+		for seed := range uint64(100) {
+			w := newTCPWorld(t, seed)
+			w.a.resets, w.b.counts = resets, 1
+			others := uint16(seed % 5) // ports that others have taken since
+			w.engines(func(a, b *Side) {
+				a.TCP, b.TCP = tcpEasy, tcpHard(nat.Ports{Allocation: nat.Sequential, Delta: 1, Last: w.b.public.Port() - others})
+			})
+			w.start(w.a, 0)
+			w.start(w.b, time.Duration(seed%20)*time.Millisecond)
+			w.run(3*time.Second, w.direct)
+			if !w.direct() {
+				t.Fatalf("resets %v, seed %d: no hole; %d and %d connects", resets, seed, w.a.dials, w.b.dials)
+			}
+			w.run(2*time.Second, never)
+			if len(w.a.conns) != 1 || len(w.b.conns) != 1 {
+				t.Fatalf("seed %d: %d and %d connections stay", seed, len(w.a.conns), len(w.b.conns))
+			}
+			if got := w.a.engine.Report().Won(); got != PredictTCP {
+				t.Errorf("seed %d: it came of %q", seed, got)
+			}
+		}
+	}
+}
+
+// Against random ports one side connects from many, and the other to many: bounded, and
+// with luck.
+func TestTCPBirthday(t *testing.T) {
+	t.Parallel()
+	direct := 0
+	const runs = 10
+	for seed := range uint64(runs) {
+		w := newTCPWorld(t, seed)
+		w.b.draw = func() uint16 { return uint16(firstPort + w.rng.IntN(lastPort-firstPort+1)) }
+		w.engines(func(a, b *Side) { a.TCP, b.TCP = tcpEasy, tcpHard(nat.Ports{Allocation: nat.Random}) })
+		w.start(w.a, 0)
+		w.start(w.b, 10*time.Millisecond)
+		w.run(12*time.Second, w.direct)
+		if w.direct() {
+			direct++
+		}
+		if w.a.dials > birthdayConnects*shotTries+attemptDials || w.a.most > 2*secondConnects+secondDials || w.b.most > birthdayPorts+1 {
+			t.Errorf("seed %d: %d connects, %d and %d at a time", seed, w.a.dials, w.a.most, w.b.most)
+		}
+	}
+	if direct < runs/2 {
+		t.Errorf("%d of %d", direct, runs)
+	}
+}
+
+// What a side is told to do by TCP, and that the other is told what fits it.
+func TestPlanByTCP(t *testing.T) {
+	t.Parallel()
+	counted := tcpHard(nat.Ports{Allocation: nat.Sequential, Delta: 1, Last: 5000})
+	random := tcpHard(nat.Ports{Allocation: nat.Random})
+	for name, c := range map[string]struct {
+		a, b nat.Profile
+		want Name
+	}{
+		"both easy":         {tcpEasy, tcpEasy, ""},
+		"not measured":      {nat.Profile{}, tcpEasy, ""},
+		"one counts":        {tcpEasy, counted, PredictTCP},
+		"both count":        {counted, counted, PredictTCP},
+		"one is random":     {tcpEasy, random, BirthdayTCP},
+		"counts and random": {counted, random, ""},
+		"both random":       {random, random, ""},
+	} {
+		a := Side{ID: testKey(1).ID(), Abilities: ByTCP, TCP: c.a, ObservedTCP: []netip.AddrPort{ap("203.0.113.1:5000")}}
+		b := Side{ID: testKey(2).ID(), Abilities: ByTCP, TCP: c.b, ObservedTCP: []netip.AddrPort{ap("198.51.100.1:6000")}}
+		for _, plan := range [][]Tactic{Plan(a, b), Plan(b, a)} {
+			got := Name("")
+			if len(plan) > 1 {
+				got = plan[1].Name
+			}
+			if plan[0].Name != PlainTCP || got != c.want || len(plan) > 2 {
+				t.Errorf("%s: %+v", name, plan)
+			}
+		}
+		b.Abilities = ByUDP
+		if plan := Plan(a, b); len(plan) != 0 {
+			t.Errorf("%s: one has UDP alone, and the plan is %v", name, plan)
+		}
 	}
 }

@@ -173,7 +173,7 @@ func (e *Engine) run() (next time.Time) {
 }
 
 // spent reports whether the probes of an attempt are used up, shots aside.
-func (e *Engine) spent() bool { return e.report.Sent-e.shots >= attemptProbes }
+func (e *Engine) spent() bool { return e.report.Sent-e.shots-e.tcpShots >= attemptProbes }
 
 // due does what a pair has to do by now, and reports whether it lives on.
 func (e *Engine) due(p *pair) bool {

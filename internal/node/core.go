@@ -60,6 +60,9 @@ const (
 	// ConnectPeer, and PeerGone that there is none, or none any more, and Why.
 	PeerConnected
 	PeerGone
+	// SeenTCP is the answer, Data, to an AskTCP that left from the port of From; without
+	// Data there was none.
+	SeenTCP
 	// Accepted is the first packet, Data, on a connection By that came in. Where no peer
 	// takes it, Unbind follows.
 	Accepted
@@ -102,6 +105,9 @@ const (
 	Disconnect
 	// ConnectPeer is path.Connect.
 	ConnectPeer
+	// AskTCP asks to send Data to By.To by a TCP connection of its own, from any port,
+	// and to close that after the answer. SeenTCP follows.
+	AskTCP
 	// Resolve asks to look the server's name up again.
 	Resolve
 	// Servers names the endpoints that relayed data may come from.
@@ -214,6 +220,8 @@ type Core struct {
 	measuring measuring
 	reserve   reserve
 
+	measuringTCP tcpMeasuring
+
 	agentNext time.Time
 	now       time.Time
 	out       []Action
@@ -249,6 +257,7 @@ func New(cfg Config) *Core {
 func (c *Core) Step(now time.Time, in Input, out []Action) (actions []Action, next time.Time) {
 	c.now, c.out = now, out
 	c.age()
+	c.ageTCP()
 	switch in.Op {
 	case Network:
 		c.network(in)
@@ -269,6 +278,8 @@ func (c *Core) Step(now time.Time, in Input, out []Action) (actions []Action, ne
 		c.connection(in)
 	case Accepted:
 		c.accepted(in)
+	case SeenTCP:
+		c.seenTCP(in)
 	case Dial:
 		c.dial(in.ID)
 	case Release:

@@ -110,6 +110,7 @@ func (c *Core) measured(r nat.Report) {
 	c.self.Side.Profile = now
 	c.keepReserve()
 	c.describe()
+	c.measureTCP()
 	c.all(path.Input{
 		// The measurement takes ports of a sequence itself, until it is complete.
 		Op: path.ProfileChanged, Again: r.Complete && !complete && !c.measuring.recount.IsZero(),

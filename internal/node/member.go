@@ -170,7 +170,7 @@ func (c *Core) step(m *member, in path.Input) {
 			c.emit(Action{Op: Unbind, By: a.By})
 		case path.Connect:
 			c.extra[a.By.Local] = m
-			c.emit(Action{Op: ConnectPeer, By: a.By, Port: a.Port, TTL: a.TTL})
+			c.emit(Action{Op: ConnectPeer, By: a.By, Port: a.Port})
 		case path.Event:
 			c.emit(Action{Op: Happened, ID: m.peer.ID, Overlay: m.overlay, Event: a.Event})
 		default: // inputs

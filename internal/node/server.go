@@ -183,6 +183,7 @@ func (c *Core) registered(a rendezvous.AgentAction) {
 	}
 	if !hadTCP && len(c.self.Side.ObservedTCP) > 0 {
 		c.seenByTCP()
+		c.measureTCP()
 	}
 }
 

@@ -81,6 +81,7 @@ const byTCPAfter = 1500 * time.Millisecond
 // trying takes note of an introduction. A peer whose UDP the server does not see can be
 // reached by TCP alone.
 func (c *Core) trying(m *member, party wire.Party) {
+	c.freshenTCP()
 	m.trying, m.byTCP = c.now, len(party.ObservedTCP) > 0
 	if m.byTCP && len(party.Observed) == 0 {
 		m.trying = c.now.Add(-byTCPAfter)

@@ -69,7 +69,7 @@ func (p *Peer) step(a *attempt, in punch.Input) {
 		case punch.Bind:
 			p.emit(Action{Op: Bind, By: key})
 		case punch.Connect:
-			p.emit(Action{Op: Connect, By: key, Port: o.Port, TTL: o.TTL})
+			p.emit(Action{Op: Connect, By: key, Port: o.Port})
 		case punch.Unbind:
 			if !slices.ContainsFunc(p.attempts, func(b *attempt) bool { return b != a && b.engine.Adopt(o.Local) }) {
 				p.emit(Action{Op: Unbind, By: key})

@@ -141,8 +141,8 @@ const (
 	// Bind asks for one more UDP socket of IPv4, By.Local; Unbind closes it.
 	Bind
 	Unbind
-	// Connect asks for the TCP connection By.Local with By.To from the port Port, with a
-	// TTL until it stands if not 0. Unbind ends it.
+	// Connect asks for the TCP connection By.Local with By.To from the port Port, or from
+	// any if that is 0. Unbind ends it.
 	Connect
 	// Event tells what happened, in Event.
 	Event
