@@ -68,7 +68,7 @@ var rooms = map[string][]string{
 
 	"internal/cli": {
 		"", "peer", "nat", "punch", "rendezvous", "portmap", "natlab", "natlab/netbed",
-		"internal/sock", "internal/config", "internal/daemon", "internal/app/...", "internal/control", "internal/labrun", "internal/matrix", "internal/matrix/...",
+		"internal/sock", "internal/tunnel", "internal/config", "internal/daemon", "internal/app/...", "internal/control", "internal/labrun", "internal/matrix", "internal/matrix/...",
 	},
 	"cmd/...":   {"internal/cli"},
 	"bench/...": {"..."},

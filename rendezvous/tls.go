@@ -1,6 +1,7 @@
 package rendezvous
 
 import (
+	"bufio"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/tls"
@@ -9,8 +10,11 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"net"
+	"net/netip"
 	"time"
 
+	"bodkin/internal/wire"
 	"bodkin/peer"
 )
 
@@ -67,4 +71,26 @@ func verify(chain []*x509.Certificate, u URL) error {
 		return fmt.Errorf("%w: it is neither the server's own nor good for %s: %w", ErrCertificate, u.Host, err)
 	}
 	return nil
+}
+
+// AskStream asks a server over a connection where it sees its other end.
+func AskStream(conn net.Conn) (netip.AddrPort, error) {
+	var id wire.TransactionID
+	_, _ = rand.Read(id[:])
+	if _, err := conn.Write(wire.BindingRequest{ID: id}.Append(nil)); err != nil {
+		return netip.AddrPort{}, err
+	}
+	b, err := wire.ReadFrame(bufio.NewReaderSize(conn, wire.MaxFrame))
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	m, err := wire.Decode(b)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	a, err := wire.ParseBindingAnswer(m)
+	if err == nil && (a.ID != id || !a.Mapped.IsValid()) {
+		err = fmt.Errorf("%w: not the answer that was asked for", wire.ErrMalformed)
+	}
+	return a.Mapped, err
 }

@@ -32,6 +32,8 @@ type checkup struct {
 	NAT     nat.Report `json:"nat"`
 	// Routers is nil where none was asked: nothing is translated.
 	Routers *routers `json:"port_mapping,omitempty"`
+	// Streams are the other ways to a rendezvous server that does not answer over UDP.
+	Streams []streamCheck `json:"streams,omitempty"`
 	// Hops are the first routers on the way, by IPv4; "" says nothing. There are
 	// none where the system does not show them.
 	Hops   []netip.Addr `json:"hops,omitempty"`
@@ -64,7 +66,8 @@ the router is asked for a port too, which is given back at once;
 --port-mapping=false leaves that out.
 
 With -v each finding has what was seen. With --json it prints one object, with a
-version. It ends with 3 if nothing answers.`,
+version. Where UDP is blocked it tries to reach a rendezvous server over TCP and TLS,
+as nodes do. It ends with 3 if nothing answers.`,
 		Example: "  bodkin check\n  bodkin check --server stun:stun.example.org\n  bodkin check --lifetime --json",
 		Args:    cobra.NoArgs,
 		RunE:    func(c *cobra.Command, _ []string) error { return a.check(c.Context(), f) },
@@ -112,10 +115,13 @@ func (a *app) check(ctx context.Context, f checkFlags) error {
 		return context.Cause(ctx) // half of it would be a wrong diagnosis
 	}
 	result := diagnose(net.JoinHostPort(host, strconv.Itoa(int(port))), report, asked, hops)
+	if u, err := rendezvous.ParseURL(f.server); err == nil && report.Blocked.Value == nat.Yes {
+		result.byStreams(checkStreams(ctx, u))
+	}
 	if printErr := a.print(result, "%s", result.text(a.verbose)); printErr != nil {
 		return printErr
 	}
-	if err == nil && report.Blocked.Value == nat.Yes {
+	if err == nil && report.Blocked.Value == nat.Yes && instead(result.Streams) == "" {
 		err = &codeError{codeNoServer, fmt.Errorf("%s does not answer over UDP", result.Server)}
 	}
 	return err

@@ -113,6 +113,9 @@ func (c checkup) text(all bool) string {
 	if r.Blocked.Known() {
 		line("server", c.Server+", "+serverWords(r), r.Blocked.Evidence)
 	}
+	for _, s := range c.Streams {
+		line(strings.ToUpper(s.Via), s.words(), nil)
+	}
 	if len(r.Public) > 0 {
 		line("seen as", seenWords(r), append(r.Levels.Evidence, r.Pooled.Evidence...))
 	}
