@@ -161,6 +161,9 @@ func leads(from, target string) string {
 	}
 	// Steps up come first: behind a name, which may be another link, they lead anywhere.
 	depth, named := strings.Count(from, "/"), false
+	if depth < 1 {
+		return "a link can only be in a folder"
+	}
 	for part := range strings.SplitSeq(target, "/") {
 		switch part {
 		case "", ".":
