@@ -55,6 +55,7 @@ var rooms = map[string][]string{
 	"internal/config":      {"peer"},
 	"internal/app/...":     {"", "peer"},
 	"internal/app/forward": {"", "peer", "internal/app/pipe"},
+	"internal/app/share":   {"", "peer"},
 	"internal/daemon":      {"", "peer", "rendezvous", "internal/config", "internal/app/forward"},
 	"internal/control":     {"", "peer", "internal/app/..."},
 	"internal/labrun":      {"", "peer", "natlab", "natlab/netbed"},
