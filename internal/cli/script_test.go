@@ -65,8 +65,9 @@ const patience = time.Minute
 //	sockets N                 compares the number of control sockets
 //	router [SAYS]             starts a router that maps ports, and keeps its address
 //	                          in ROUTER; it says that it is SAYS outside
-//
 //	fill FROM TO              copies a file with the values of $VARIABLES in it
+//	systemd                   takes what services tell systemd, as the output of a
+//	                          program that is named systemd; with a watchdog
 //
 // A script that ends has to leave neither a process nor a socket.
 func TestScripts(t *testing.T) {
@@ -85,7 +86,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"start": cmdStart, "await": cmdAwait, "feed": cmdFeed, "signal": cmdSignal, "ended": cmdEnded,
 			"unread": cmdUnread, "code": cmdCode, "serve": cmdServe, "listen": cmdListen, "sockets": cmdSockets,
-			"router": cmdRouter, "echoes": cmdEchoes, "talk": cmdTalk, "fill": cmdFill, "grow": cmdGrow,
+			"router": cmdRouter, "echoes": cmdEchoes, "talk": cmdTalk, "fill": cmdFill, "grow": cmdGrow, "systemd": cmdSystemd,
 		},
 	})
 }
@@ -123,6 +124,40 @@ func sshd() string {
 func runs(name string, args ...string) bool {
 	return exec.Command(name, args...).Run() == nil //nolint:noctx // it ends at once
 }
+
+func cmdSystemd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 0 {
+		ts.Fatalf("usage: systemd")
+	}
+	s := of(ts)
+	at := filepath.Join(filepath.Dir(s.sockets), "notify")
+	c, err := new(net.ListenConfig).ListenPacket(context.Background(), "unixgram", at)
+	ts.Check(err)
+	ts.Defer(func() { _ = c.Close() })
+	p := &program{done: make(chan struct{}), in: nowhere{}}
+	close(p.done)
+	go func() {
+		buf := make([]byte, 1<<12)
+		for {
+			n, _, err := c.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			_, _ = fmt.Fprintf(&p.out, "%s\n", buf[:n])
+		}
+	}()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.programs["systemd"] = p
+	ts.Setenv("NOTIFY_SOCKET", at)
+	ts.Setenv("WATCHDOG_USEC", "30000")
+}
+
+// nowhere is an input that nobody reads.
+type nowhere struct{}
+
+func (nowhere) Write(b []byte) (int, error) { return len(b), nil }
+func (nowhere) Close() error                { return nil }
 
 func cmdFill(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {

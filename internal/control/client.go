@@ -117,8 +117,7 @@ func Report(ctx context.Context, n Node, v any) error {
 		return ErrNoReport
 	}
 	err := c.get(ctx, http.MethodGet, "/report", v)
-	var remote *Error
-	if errors.As(err, &remote) {
+	if _, told := errors.AsType[*Error](err); told {
 		return ErrNoReport
 	}
 	return err

@@ -338,3 +338,35 @@ func TestPathThatIsTooLongSaysSo(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestReport(t *testing.T) {
+	s, c := run(t, &fake{})
+	var got map[string]int
+	if err := Report(t.Context(), c, &got); !errors.Is(err, ErrNoReport) {
+		t.Errorf("%v of a process that has nothing to tell", err)
+	}
+	s.Report(func() any { return map[string]int{"forwards": 2} })
+	if err := Report(t.Context(), c, &got); err != nil || got["forwards"] != 2 {
+		t.Errorf("%v, %v", got, err)
+	}
+	if err := Report(t.Context(), &fake{}, &got); !errors.Is(err, ErrNoReport) {
+		t.Errorf("%v of a node of our own", err)
+	}
+	s.Close()
+	if err := Report(t.Context(), c, &got); err == nil || errors.Is(err, ErrNoReport) {
+		t.Errorf("%v of a process that has ended", err)
+	}
+}
+
+// Only root looks at the system's service, and at its own place first.
+func TestPlaces(t *testing.T) {
+	_, c := run(t, &fake{})
+	got, err := places(c.ID())
+	own, errOwn := Path(c.ID())
+	if err != nil || errOwn != nil || got[0] != own {
+		t.Fatalf("%v, %v, %v", got, err, errOwn)
+	}
+	if want := os.Getuid() == 0; (len(got) == 2) != want || want && got[1] != filepath.Join("/run/bodkin", filepath.Base(own)) {
+		t.Errorf("%v", got)
+	}
+}
