@@ -31,9 +31,7 @@ func (e *entry) listen(ctx context.Context, at Endpoint) (_ Endpoint, serve func
 			return at, nil, listenError(at, err)
 		}
 		at.Address = named(at.Address, c.LocalAddr())
-		s := c.(*net.UDPConn)
-		buffers(s)
-		return at, func(ctx context.Context) { e.serveFlows(ctx, s) }, nil
+		return at, func(ctx context.Context) { e.serveFlows(ctx, newUDPPort(c.(*net.UDPConn))) }, nil
 	}
 	var l net.Listener
 	if at.Network == Unix {
@@ -115,7 +113,7 @@ func (e *entry) serveStreams(ctx context.Context, l net.Listener) {
 		c, err := l.Accept()
 		switch {
 		case err == nil:
-			wg.Go(func() { e.client(ctx, c.(socket)) })
+			wg.Go(func() { e.connect(ctx, c.(socket)) })
 		case errors.Is(err, net.ErrClosed):
 			return
 		case !rest(ctx, pause):
@@ -136,8 +134,8 @@ func rest(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// client connects a client with the target.
-func (e *entry) client(ctx context.Context, s socket) {
+// connect connects a client with the target.
+func (e *entry) connect(ctx context.Context, s socket) {
 	c, err := e.open(ctx)
 	if err != nil {
 		reset(s)

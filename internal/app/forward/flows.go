@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,27 +24,20 @@ const (
 	udpBuffer = 1 << 20
 )
 
-// packetSocket is a socket that takes datagrams from everywhere: a *net.UDPConn.
-type packetSocket interface {
-	ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error)
-	WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, error)
-	Close() error
-}
-
 // flows are the clients of one UDP port.
 type flows struct {
 	*entry
 	socket packetSocket
 
 	mu  sync.Mutex
-	all map[netip.AddrPort]*flow
+	all map[client]*flow
 	wg  sync.WaitGroup
 }
 
 // flow is one client.
 type flow struct {
 	of     *flows
-	client netip.AddrPort
+	client client
 	out    chan []byte // datagrams to the target
 	heard  atomic.Bool // something has passed lately
 	// answered is done with the first datagram of the target's: only that shows that
@@ -55,7 +47,7 @@ type flow struct {
 
 // serveFlows takes datagrams until ctx ends: each source is a flow of its own.
 func (e *entry) serveFlows(ctx context.Context, s packetSocket) {
-	fs := &flows{entry: e, socket: s, all: make(map[netip.AddrPort]*flow)}
+	fs := &flows{entry: e, socket: s, all: make(map[client]*flow)}
 	defer fs.wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -63,7 +55,7 @@ func (e *entry) serveFlows(ctx context.Context, s packetSocket) {
 	defer stop()
 	buf := make([]byte, 1<<16)
 	for {
-		n, from, err := s.ReadFromUDPAddrPort(buf)
+		n, from, err := s.read(buf)
 		switch {
 		case err == nil:
 			fs.arrived(ctx, from, buf[:n])
@@ -76,13 +68,8 @@ func (e *entry) serveFlows(ctx context.Context, s packetSocket) {
 	}
 }
 
-func buffers(s *net.UDPConn) {
-	_ = s.SetReadBuffer(udpBuffer) // as much as the system gives
-	_ = s.SetWriteBuffer(udpBuffer)
-}
-
 // arrived hands a datagram to its flow.
-func (fs *flows) arrived(ctx context.Context, from netip.AddrPort, b []byte) {
+func (fs *flows) arrived(ctx context.Context, from client, b []byte) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	f := fs.all[from]
@@ -141,7 +128,7 @@ func (f *flow) carry(ctx context.Context) error {
 func (f *flow) back(b []byte) {
 	f.heard.Store(true)
 	f.answered.Do(f.of.worked)
-	_, _ = f.of.socket.WriteToUDPAddrPort(b, f.client)
+	_ = f.of.socket.write(b, f.client)
 }
 
 // errEnded says that a flow is over for no reason that anybody has to know.
@@ -274,7 +261,8 @@ func (p *passage) frames(to func([]byte), refused func()) error {
 // exitFlow carries a flow between the peer and the target, which it reaches from a
 // port of its own: what listens there tells clients apart by it.
 func exitFlow(c Conn, s *net.UDPConn) {
-	buffers(s)
+	_ = s.SetReadBuffer(udpBuffer)
+	_ = s.SetWriteBuffer(udpBuffer)
 	p := &passage{conn: c}
 	var wg sync.WaitGroup
 	defer wg.Wait()

@@ -61,21 +61,21 @@ type clients struct {
 
 type sent struct {
 	text string
-	at   netip.AddrPort
+	at   client
 }
 
-func (c *clients) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
+func (c *clients) read(b []byte) (int, client, error) {
 	select {
 	case s := <-c.sent:
 		return copy(b, s.text), s.at, nil
 	case <-c.done:
-		return 0, netip.AddrPort{}, net.ErrClosed
+		return 0, client{}, net.ErrClosed
 	}
 }
 
-func (c *clients) WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, error) {
+func (c *clients) write(b []byte, to client) error {
 	c.got <- sent{string(b), to}
-	return len(b), nil
+	return nil
 }
 
 func (c *clients) Close() error {
@@ -123,7 +123,11 @@ func withPort(t *testing.T, test func(t *testing.T, p *port)) {
 	})
 }
 
-var playerOne, playerTwo = netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("192.0.2.1:2")
+func player(port int) client {
+	return client{AddrPort: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(port))}
+}
+
+var playerOne, playerTwo = player(1), player(2)
 
 func (e *end) frame(t *testing.T, want string) {
 	t.Helper()
@@ -252,7 +256,7 @@ func TestFlowsAreBounded(t *testing.T) {
 	t.Parallel()
 	withPort(t, func(t *testing.T, p *port) {
 		for i := range maxFlows + 100 {
-			p.sent <- sent{"x", netip.AddrPortFrom(playerOne.Addr(), uint16(i+1))}
+			p.sent <- sent{"x", player(i + 1)}
 		}
 		synctest.Wait()
 		if n := len(p.opened); n != maxFlows {

@@ -8,6 +8,7 @@
 //	event.go   what happened, and the words for it
 //	entry.go   the side that clients connect to: connections
 //	flows.go   the same, UDP flows
+//	udp.go     the sockets of these
 //	exit.go    the side that connects to the target
 //	packet.go  a datagram beside the stream, in two, or in it
 //	splice.go  copying both ways, with half-close

@@ -69,7 +69,7 @@ func newWorldOn(t *testing.T, on func(host string) bodkin.Network, server netip.
 
 func (w *world) node(host string, k peer.Key) *bodkin.Node {
 	w.t.Helper()
-	n, err := bodkin.Start(w.ctx, bodkin.Config{Key: k, Server: w.url, Network: w.on(host)})
+	n, err := bodkin.Start(w.ctx, bodkin.Config{Key: k, Server: w.url, Network: w.on(host), Transports: []string{"udp"}})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -376,9 +376,9 @@ func TestSlowTargetStopsItsClientAlone(t *testing.T) {
 // Two thousand connections at once, all open before the first one is used.
 func TestThousandsOfConnections(t *testing.T) {
 	t.Parallel()
-	var files syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil || files.Cur < 4*thousands+500 {
-		t.Skipf("it needs %d open files, and may have %d", 4*thousands+500, files.Cur)
+	const files = 4*thousands + 500
+	if have := openFiles(t); have < files {
+		t.Skipf("it needs %d open files, and may have %d", files, have)
 	}
 	w := newWorld(t)
 	var open atomic.Int32
@@ -603,6 +603,27 @@ func TestFlowsHavePortsOfTheirOwn(t *testing.T) {
 		}
 		if len(seen) != 5 {
 			t.Errorf("%s: five clients came from %v", name, seen)
+		}
+	}
+}
+
+// A port on every address answers from the one that it was asked at. (Only Linux has all
+// of 127.0.0.0/8.)
+func TestFlowsAnswerFromWhereTheyWereAsked(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	port := udpTarget(t)
+	w.serve(port + "/udp")
+	for _, listen := range []string{"*:0", "0.0.0.0:0"} {
+		at, _ := w.forward(listen, port+"/udp")
+		_, bound, _ := net.SplitHostPort(at)
+		for _, host := range []string{"127.0.0.5", "127.0.0.1", "::1"} {
+			if host == "::1" && listen != "*:0" {
+				continue
+			}
+			if got := ask(t, dialUDP(t, net.JoinHostPort(host, bound)), []byte("!")); string(got) != "!" {
+				t.Errorf("%q came back from %s", got, host)
+			}
 		}
 	}
 }

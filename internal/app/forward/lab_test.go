@@ -434,30 +434,27 @@ func TestFlowSurvivesChangesOfRoute(t *testing.T) {
 	w.serve(port + "/udp")
 	at, _ := w.forward("0", port+"/udp")
 	c := dialUDP(t, at)
-	route := func(direct bool) {
+	// turned does something that moves traffic to a direct route, or away from it.
+	turned := func(direct bool, do func()) {
 		t.Helper()
-		for {
-			pong, err := w.a.Ping(w.ctx, w.b.ID())
-			if err != nil {
-				t.Fatal(err)
-			}
-			if pong.Route.Direct() == direct {
+		events := w.a.Events(w.ctx)
+		do()
+		for e := range events {
+			if e.Kind == bodkin.EventSwitched && e.Route.Direct() == direct {
 				return
 			}
 		}
+		t.Fatalf("traffic has not switched: %v", w.ctx.Err())
 	}
-	seen := string(ask(t, c, []byte("?")))
-	route(true)
-	for range 2 {
-		unblock := l.BlockBetween(l.Box("home-a").Addr(), l.Box("home-b").Addr())
-		route(false)
-		if now := string(ask(t, c, []byte("?"))); now != seen {
-			t.Errorf("over the relay it comes from %s instead of %s", now, seen)
-		}
-		unblock()
-		route(true)
-		if now := string(ask(t, c, []byte("?"))); now != seen {
-			t.Errorf("over the hole it comes from %s instead of %s", now, seen)
-		}
+	var seen string
+	turned(true, func() { seen = string(ask(t, c, []byte("?"))) })
+	var unblock func()
+	turned(false, func() { unblock = l.BlockBetween(l.Box("home-a").Addr(), l.Box("home-b").Addr()) })
+	if now := string(ask(t, c, []byte("?"))); now != seen {
+		t.Errorf("over the relay it comes from %s instead of %s", now, seen)
+	}
+	turned(true, unblock)
+	if now := string(ask(t, c, []byte("?"))); now != seen {
+		t.Errorf("over the hole it comes from %s instead of %s", now, seen)
 	}
 }
