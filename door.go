@@ -164,8 +164,8 @@ func (n *Node) welcome(c net.Conn, port punch.Local, from netip.AddrPort) {
 // that it carries is of a peer that it expects.
 func (l *loop) accepted(a arrival) {
 	n := l.node
-	if !n.door.leave(a.conn) {
-		a.taken <- 0 // it had to go
+	if !n.door.leave(a.conn) || !n.core.Expects(a.first) {
+		a.taken <- 0 // it had to go, or is a stranger's
 		return
 	}
 	local := n.core.NewLocal(punch.TCP)

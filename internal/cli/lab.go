@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 
+	"bodkin"
 	"bodkin/internal/labrun"
 	"bodkin/natlab"
 	"bodkin/natlab/netbed"
@@ -18,6 +21,7 @@ type labFlags struct {
 	file             string
 	presetA, presetB string
 	runs             int
+	transports       []string
 }
 
 func (a *app) labCommand() *cobra.Command {
@@ -47,9 +51,25 @@ differs.`,
 	n.StringVar(&f.presetA, "preset-a", string(natlab.Linux), presetHelp("A"))
 	n.StringVar(&f.presetB, "preset-b", string(natlab.Linux), presetHelp("B"))
 	n.IntVar(&f.runs, "runs", 0, "do it this often again, with fresh nodes and 256 KiB, and show the spread")
+	addTransports(c, &f.transports, "default: all")
 	f.add(n)
 	c.AddCommand(a.labPresetsCommand(), a.labMatrixCommand(), a.labRunCommand())
 	return c
+}
+
+// addTransports adds the flag that says by what to punch in a lab.
+func addTransports(c *cobra.Command, to *[]string, otherwise string) {
+	c.Flags().StringSliceVar(to, "transports", nil, "`LIST` of the kinds of holes to punch, of: "+strings.Join(bodkin.Transports(), ", ")+" ("+otherwise+")")
+	suggest(c, "transports", cobra.FixedCompletions(bodkin.Transports(), cobra.ShellCompDirectiveNoFileComp))
+}
+
+func checkTransports(words []string) error {
+	for _, t := range words {
+		if !slices.Contains(bodkin.Transports(), t) {
+			return fmt.Errorf("--transports: no transport %q; there are: %s", t, strings.Join(bodkin.Transports(), ", "))
+		}
+	}
+	return nil
 }
 
 func presetHelp(home string) string {
@@ -64,6 +84,9 @@ func (f labFlags) check() error {
 		if _, err := presetOn(bedKernel, name); err != nil {
 			return err
 		}
+	}
+	if err := checkTransports(f.transports); err != nil {
+		return err
 	}
 	if f.runs < 0 {
 		return fmt.Errorf("--runs %d: it is a number of runs", f.runs)
@@ -81,7 +104,7 @@ func (a *app) lab(ctx context.Context, f labFlags) error {
 	o.PresetA, o.PresetB = natlab.Preset(f.presetA), natlab.Preset(f.presetB)
 	r, err := labrun.Run(ctx, labrun.Config{
 		Options: o,
-		File:    f.file, Runs: f.runs, Out: a.out, JSON: a.json, Verbose: a.verbose, Log: a.err,
+		File:    f.file, Runs: f.runs, Transports: f.transports, Out: a.out, JSON: a.json, Verbose: a.verbose, Log: a.err,
 	})
 	if err != nil {
 		return err

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"bodkin"
 	"bodkin/internal/matrix"
 	"bodkin/internal/matrix/bed"
 	"bodkin/natlab"
@@ -78,9 +77,8 @@ they could not be.`,
 	n.DurationVar(&f.timeout, "timeout", 12*time.Second, "time that a run has to become direct")
 	n.StringVar(&f.html, "html", "", "`FILE` for a page with all results")
 	n.BoolVar(&f.population, "population", false, "also weigh the pairs by how common they are; see docs/nat-matrix.md")
-	n.StringSliceVar(&f.transports, "transports", nil, "`LIST` of the kinds of holes to punch, of: "+strings.Join(bodkin.Transports(), ", ")+" (default: all that the bed has: sim has udp)")
+	addTransports(c, &f.transports, "default: all that the bed has; sim has udp")
 	f.add(n)
-	suggest(c, "transports", cobra.FixedCompletions(bodkin.Transports(), cobra.ShellCompDirectiveNoFileComp))
 	suggestBeds(c, bedSim, bedModel, bedKernel)
 	suggest(c, "presets", suggestPresets)
 	return c
@@ -118,10 +116,10 @@ func (f *matrixFlags) grid() (matrix.Grid, error) {
 }
 
 func (f *matrixFlags) checkTransports() error {
+	if err := checkTransports(f.transports); err != nil {
+		return err
+	}
 	for _, t := range f.transports {
-		if !slices.Contains(bodkin.Transports(), t) {
-			return fmt.Errorf("--transports: no transport %q; there are: %s", t, strings.Join(bodkin.Transports(), ", "))
-		}
 		if t != "udp" && f.bed == bedSim {
 			return fmt.Errorf("--transports %s: the bed sim has UDP alone; use --bed model or --bed kernel", t)
 		}

@@ -28,12 +28,14 @@ import (
 // Config says what to run.
 type Config struct {
 	natlab.Options
-	File    string // what to move; this program itself if empty
-	Runs    int    // further runs, each with fresh nodes, a fresh server and a file
-	Out     io.Writer
-	JSON    bool
-	Verbose bool
-	Log     io.Writer // of the programs, with Verbose
+	File string // what to move; this program itself if empty
+	// Transports are the kinds of holes to punch; all if nil.
+	Transports []string
+	Runs       int // further runs, each with fresh nodes, a fresh server and a file
+	Out        io.Writer
+	JSON       bool
+	Verbose    bool
+	Log        io.Writer // of the programs, with Verbose
 }
 
 // Result is how a run went.

@@ -53,6 +53,9 @@ func (r *run) program(ctx context.Context, host *netbed.Host, name string, in io
 	}
 	if name != "serve" {
 		args = append(args, "--events", "/dev/fd/3")
+		if len(r.Transports) > 0 {
+			args = append(args, "--transports", strings.Join(r.Transports, ","))
+		}
 	}
 	if r.Verbose {
 		args = append(args, "--verbose")
@@ -147,7 +150,7 @@ func (r *run) serve(ctx context.Context) (*process, error) {
 	}
 	defer func() { _ = out.Close() }()
 	at := host.Addr().String()
-	p, err := r.program(ctx, host, "serve", nil, in, "serve", "--json", "--listen", at+":3478", "--listen", at+":3479")
+	p, err := r.program(ctx, host, "serve", nil, in, "serve", "--json", "--listen", at+":3478", "--listen", at+":3479", "--listen-tcp", at+":3478")
 	_ = in.Close()
 	if err != nil {
 		return nil, err

@@ -1,12 +1,26 @@
 package node
 
 import (
+	"slices"
+
 	"bodkin/internal/path"
+	"bodkin/internal/wire"
 	"bodkin/punch"
 )
 
 // NewLocal numbers a connection that came in.
 func (c *Core) NewLocal(t punch.Transport) punch.Local { return c.self.NewLocal(t) }
+
+// Expects reports whether a packet says that it is a probe of a session with a peer. It
+// may still be forged.
+func (c *Core) Expects(packet []byte) bool {
+	probe, err := wire.ParseProbe(packet)
+	if err != nil || !slices.ContainsFunc(c.members, func(m *member) bool { return m.peer.Session(probe.Session) }) {
+		c.ignored.add(unknownSession, 1)
+		return false
+	}
+	return true
+}
 
 // gatherTCP adds the TCP ports to what punches, and the endpoints at which they may be
 // reached to what the server is told.

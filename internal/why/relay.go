@@ -48,6 +48,8 @@ func relayed(f Facts) Verdict {
 		return noFamily(f.Self)
 	case onlyICMP(f):
 		return byICMP(f)
+	case needsTCP(f):
+		return byTCP(f)
 	case r.Heard > 0:
 		return Verdict{
 			Blame:  []Blame{{Between, Filtering}, {Theirs, Filtering}},
@@ -131,7 +133,7 @@ func mapped(s punch.Side) bool {
 
 // families of a side's endpoints outside of its home.
 func families(s punch.Side) (has4, has6 bool) {
-	for _, e := range s.Observed {
+	for _, e := range slices.Concat(s.Observed, s.ObservedTCP) {
 		has4, has6 = has4 || e.Addr().Is4(), has6 || e.Addr().Is6()
 	}
 	return has4, has6

@@ -5,6 +5,7 @@
 //
 //	why.go   what is known, and the verdict
 //	relay.go the verdict where only a hole is missing
+//	tcp.go   the same where TCP is the best that there may be
 //	icmp.go  the same where ICMP is all that may be used
 //	words.go what people are told, and what would help them
 package why

@@ -43,6 +43,17 @@ func TestVerdicts(t *testing.T) {
 		f.Self.Abilities, f.Other.Abilities = ours, theirs
 		return f
 	}
+	byTCPAlone := func(ours, theirs nat.Profile, blocked bool) Facts {
+		f := relayed(side(ours, "203.0.113.1:1"), side(theirs, "198.51.100.1:2"), punch.Report{})
+		for _, s := range []*punch.Side{&f.Self, &f.Other} {
+			s.Abilities, s.ObservedTCP, s.TCP = punch.ByTCP, s.Observed, s.Profile
+		}
+		if blocked {
+			f.Self.Abilities, f.Other.Abilities = punch.ByTCP|punch.ByUDP, punch.ByTCP|punch.ByUDP
+			f.Other.Observed, f.Other.Profile = nil, nat.Profile{}
+		}
+		return f
+	}
 	a4, b4, b6 := "203.0.113.1:1", "198.51.100.1:2", "[2001:db8::1]:3"
 	wrong := fmt.Errorf("server: %w", rendezvous.ErrWrongServer)
 	for name, c := range map[string]struct {
@@ -83,7 +94,11 @@ func TestVerdicts(t *testing.T) {
 				return relayed(side(easy, a4), b, outcomes(punch.FoundNone, punch.FoundNone))
 			}(), Relayed, []Blame{{Theirs, Mapping}}, "another NAT is probably in front",
 		},
-		"pings alone": {byPing(a4, b4, punch.ByEcho, punch.ByEcho, punch.Report{}), Relayed, []Blame{{Both, Policy}}, "neither may answer"},
+		"TCP alone, nothing meets": {byTCPAlone(easy, easy, false), Relayed, []Blame{{Between, Filtering}}, "did not meet"},
+		"TCP alone, ours is hard":  {byTCPAlone(hard, easy, false), Relayed, []Blame{{Ours, Mapping}}, "our NAT takes another port of TCP"},
+		"TCP alone, both are hard": {byTCPAlone(hard, hard, false), Relayed, []Blame{{Both, Mapping}}, "both NATs"},
+		"their UDP is blocked":     {byTCPAlone(easy, hard, true), Relayed, []Blame{{Theirs, Mapping}, {Theirs, UDP}}, "no UDP out"},
+		"pings alone":              {byPing(a4, b4, punch.ByEcho, punch.ByEcho, punch.Report{}), Relayed, []Blame{{Both, Policy}}, "neither may answer"},
 		"a router echoes": {
 			byPing(a4, b4, punch.ByEcho, punch.ByEcho|punch.ByError, punch.Report{Echoed: 3}),
 			Relayed, []Blame{{Both, Filtering}, {Ours, Policy}}, "answered by the router",
@@ -120,7 +135,7 @@ func TestVerdicts(t *testing.T) {
 
 func TestDirectSaysWhatItCameOf(t *testing.T) {
 	t.Parallel()
-	for _, name := range []punch.Name{punch.Plain, punch.Predict, punch.Birthday, punch.BlockBirthday, punch.Mixed, punch.Echo, punch.Errors, "another"} {
+	for _, name := range []punch.Name{punch.Plain, punch.Predict, punch.Birthday, punch.BlockBirthday, punch.Mixed, punch.PlainTCP, punch.PredictTCP, punch.BirthdayTCP, punch.Echo, punch.Errors, "another"} {
 		v := Explain(Facts{Route: punch.UDP, Report: punch.Report{
 			First: 1234500 * time.Nanosecond, Outcomes: []punch.Outcome{{Tactic: name, Result: punch.Won}},
 		}})

@@ -21,6 +21,9 @@ func opened(won punch.Name, after time.Duration) string {
 		punch.Birthday:      "among many sockets of one side and many ports tried by the other, two met",
 		punch.BlockBirthday: "among the ports of a carrier's block, two met",
 		punch.Mixed:         "a predicted port met one of a carrier's block",
+		punch.PlainTCP:      "connections from both sides met",
+		punch.PredictTCP:    "the next port of a NAT that counts was predicted, and connections met there",
+		punch.BirthdayTCP:   "among many ports of one side and many tried by the other, two connections met",
 		punch.Echo:          "echo requests of one side reached the other, whose replies carry its packets",
 		punch.Errors:        "ICMP errors carry packets, which both NATs take for answers to UDP",
 	}[won]
@@ -94,7 +97,7 @@ func mapping(s Side, f Facts) Verdict {
 func chance(r *punch.Report) string {
 	var tried []string
 	for _, o := range r.Outcomes {
-		if o.Tactic == punch.Plain || o.Tactic == punch.Echo || o.Tactic == punch.Errors {
+		if o.Tactic == punch.Plain || o.Tactic == punch.PlainTCP || o.Tactic == punch.Echo || o.Tactic == punch.Errors {
 			continue
 		}
 		if o.Result == punch.Postponed {
