@@ -104,7 +104,7 @@ func (a *app) whyText(e bodkin.Explanation) string {
 		l.add("our NAT", "%s", natText(e.Attempt.NAT))
 		l.add("their NAT", "%s", natText(e.Attempt.PeerNAT))
 		if e.Attempt.Probes > 0 {
-			l.add("tried", "%s", tacticsText(*e.Attempt))
+			l.wrap("tried", tacticsText(*e.Attempt))
 		}
 	}
 	return l.text()
