@@ -330,6 +330,11 @@ func (t *shareTeller) notice(n share.Notice) {
 		}
 		delete(t.going, n.Peer)
 	default:
+		if g := t.going[n.Peer]; g != nil {
+			reason := e.Reason
+			e = g.event(e.Event, n.Peer)
+			e.Reason = reason
+		}
 		delete(t.going, n.Peer)
 	}
 	if t.a.json {
