@@ -101,6 +101,8 @@ func condition(name string) (bool, error) {
 			_ = f.Close()
 		}
 		return err == nil && runtime.GOOS == "linux", nil
+	case "userns":
+		return runs("unshare", "--user", "--map-root-user", "--mount", "true"), nil
 	case "sshd":
 		return sshd() != "" && runs("ssh", "-V"), nil
 	}

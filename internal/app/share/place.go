@@ -125,7 +125,7 @@ func (r *root) under(name string) string {
 }
 
 // keeps reports whether what is there is kept: always if that is the rule, and else if it
-// is the same already, by size and time.
+// is the same already, by size and time, or by where it leads.
 func (r *root) keeps(s *staging, i int, e Entry) bool {
 	if e.Kind == KindFolder {
 		return false
@@ -133,6 +133,10 @@ func (r *root) keeps(s *staging, i int, e Entry) bool {
 	info, err := s.opened.Lstat(r.under(s.names[i]))
 	if err != nil {
 		return false
+	}
+	if e.Kind == KindLink && r.rule == RuleAlways {
+		target, err := s.opened.Readlink(r.under(s.names[i]))
+		return err == nil && target == e.Target
 	}
 	return r.rule == RuleNever ||
 		e.Kind == KindFile && !s.stream && info.Mode().IsRegular() && info.Size() == e.Size && stampOf(info.ModTime()) == e.Time

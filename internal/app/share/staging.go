@@ -17,15 +17,17 @@ import (
 // photos.part for photos. In it are
 //
 //	journal     what this is, in JSON; and what has been put in its place
-//	data/…      the files, as far as they have come
+//	half/…      files of which a part has come, by a hash of their paths
+//	data/…      files that are whole, and folders
 //
-// A file there is whole when its size and time are the entry's, for the time is set last.
-// Of any other file the pieces that are there are hashed again, and told to the sender: so
-// nothing has to be noted while data comes, and nothing is believed after a crash.
+// Of a file in half the pieces that are there are hashed again, and told to the sender: so
+// nothing has to be noted while data comes, and nothing is believed after a crash. A file
+// in data is taken for the same if its size and time are the entry's, and else is half of it.
 const (
 	partSuffix  = ".part"
 	journalName = "journal"
 	dataName    = "data"
+	halfName    = "half"
 	// maxParts is how many transfers of one name may be unfinished.
 	maxParts = 100
 )
@@ -130,11 +132,12 @@ func (s *staging) take(label, name string) error {
 }
 
 func (s *staging) openData() error {
-	at := path.Join(s.name, dataName)
-	if err := s.opened.Mkdir(at, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
+	for _, name := range []string{halfName, dataName} {
+		if err := s.opened.Mkdir(path.Join(s.name, name), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
 	}
-	data, err := s.opened.OpenRoot(at)
+	data, err := s.opened.OpenRoot(path.Join(s.name, dataName))
 	s.data = data
 	return err
 }
@@ -199,17 +202,32 @@ func (s *staging) prune() error {
 		if err != nil || at == "." || wanted[at] {
 			return err
 		}
-		if old = append(old, at); d.IsDir() {
+		if old = append(old, s.staged(at)); d.IsDir() {
 			return fs.SkipDir
 		}
 		return nil
 	})
-	for _, at := range old {
-		if err == nil {
-			err = s.data.RemoveAll(at)
+	if err != nil {
+		return err
+	}
+	for i := range s.names {
+		wanted[s.half(i)] = true
+	}
+	halves, err := fs.ReadDir(s.opened.FS(), path.Join(s.name, halfName))
+	if err != nil {
+		return err
+	}
+	for _, f := range halves {
+		if at := path.Join(s.name, halfName, f.Name()); !wanted[at] {
+			old = append(old, at)
 		}
 	}
-	return err
+	for _, at := range old {
+		if err := s.opened.RemoveAll(at); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // folders makes the folders of a manifest, where they are wanted.
@@ -235,22 +253,34 @@ func (s *staging) folders(skip []bool) error {
 	return nil
 }
 
-// found looks at what there is of a file: whole, or some pieces, in a row from the first.
-func (s *staging) found(i int, buf []byte) (whole bool, has []hash, bytes int64, err error) {
-	e, at := s.manifest.entries[i], s.names[i]
-	info, err := s.data.Lstat(at)
+// half is where a file is until it is whole.
+func (s *staging) half(i int) string {
+	h := whole([]byte(s.names[i]))
+	return path.Join(s.name, halfName, hex.EncodeToString(h[:16]))
+}
+
+// found looks at what there is of a file: all, or some pieces, in a row from the first.
+func (s *staging) found(i int, buf []byte) (all bool, has []hash, bytes int64, err error) {
+	e := s.manifest.entries[i]
+	if info, err := s.data.Lstat(s.names[i]); err == nil {
+		switch {
+		case !info.Mode().IsRegular():
+			err = s.data.RemoveAll(s.names[i])
+		case info.Size() == e.Size && stampOf(info.ModTime()) == e.Time:
+			return true, nil, e.Size, nil
+		default:
+			err = s.opened.Rename(s.staged(s.names[i]), s.half(i)) // it has changed since
+		}
+		if err != nil {
+			return false, nil, 0, err
+		}
+	}
+	f, err := s.opened.Open(s.half(i))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil, 0, nil
+	}
 	if err != nil {
-		return false, nil, 0, nil //nolint:nilerr // nothing is there
-	}
-	if !info.Mode().IsRegular() {
-		return false, nil, 0, s.data.RemoveAll(at)
-	}
-	if info.Size() == e.Size && stampOf(info.ModTime()) == e.Time {
-		return true, nil, e.Size, nil
-	}
-	f, err := s.data.Open(at)
-	if err != nil {
-		return false, nil, 0, s.data.Remove(at)
+		return false, nil, 0, s.opened.Remove(s.half(i)) // its mode forbids it
 	}
 	defer func() { _ = f.Close() }()
 	for n := range pieces(e.Size) {
@@ -261,7 +291,7 @@ func (s *staging) found(i int, buf []byte) (whole bool, has []hash, bytes int64,
 		has = append(has, pieceHash(b, e.Size, n))
 		bytes += int64(len(b))
 	}
-	return false, has, bytes, nil
+	return false, has, bytes, s.opened.Chmod(s.half(i), 0o600)
 }
 
 func (s *staging) inOrder() bool { return false }
@@ -286,7 +316,7 @@ func (s *staging) begin(m *manifest, o offer) (skip []bool, has map[int][]hash, 
 			continue
 		}
 		if s.stream {
-			err = s.data.RemoveAll(s.names[i])
+			err = s.opened.RemoveAll(s.half(i))
 		} else {
 			var there int64
 			skip[i], has[i], there, err = s.found(i, buf)
@@ -346,9 +376,9 @@ func (s *staging) file(i int) (*os.File, error) {
 	if f := s.open[i]; f != nil {
 		return f, nil
 	}
-	f, err := s.data.OpenFile(s.names[i], os.O_WRONLY|os.O_CREATE, 0o600)
+	f, err := s.opened.OpenFile(s.half(i), os.O_WRONLY|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, reasonAt(s.data, err)
+		return nil, reasonAt(s.opened, err)
 	}
 	if len(s.open) >= maxOpen {
 		_ = f.Close()
@@ -373,7 +403,7 @@ func (s *staging) write(i int, offset int64, b []byte) error {
 	return nil
 }
 
-// finish makes a file what it was: the time comes last, and marks it as whole.
+// finish makes a file what it was.
 func (s *staging) finish(i int, size int64) error {
 	f, err := s.file(i)
 	if err != nil {
@@ -394,7 +424,10 @@ func (s *staging) finish(i int, size int64) error {
 		err = bad
 	}
 	if err == nil && e.Time != (stamp{}) {
-		err = s.data.Chtimes(s.names[i], e.Time.time(), e.Time.time())
+		err = s.opened.Chtimes(s.half(i), e.Time.time(), e.Time.time())
+	}
+	if err == nil {
+		err = s.opened.Rename(s.half(i), s.staged(s.names[i]))
 	}
 	if err != nil {
 		return diskError(err)
@@ -402,8 +435,7 @@ func (s *staging) finish(i int, size int64) error {
 	return nil
 }
 
-// leave keeps what came of a file: its time says that it is not whole, and its pieces
-// count when it is sent again.
+// leave keeps what came of a file: its pieces count when it is sent again.
 func (s *staging) leave(i int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
