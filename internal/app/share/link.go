@@ -186,7 +186,7 @@ func (l *link) end(err error) {
 	l.cancel(errEnded)
 	l.writing.Lock()
 	if err != nil && !theirs(err) {
-		_ = l.write(kindFail, appendFail(nil, codeFor(err), err.Error()))
+		_ = l.write(kindFail, appendFail(codeFor(err), err.Error()))
 	}
 	_ = l.conn.CloseWrite()
 	l.writing.Unlock()
@@ -347,7 +347,7 @@ func (h *hub) take(c Conn, id peer.ID) {
 		err = h.hello(c, id, r, body)
 	}
 	if err != nil {
-		_, _ = c.Write(appendMessage(nil, kindFail, appendFail(nil, codeFor(err), err.Error())))
+		_, _ = c.Write(appendMessage(nil, kindFail, appendFail(codeFor(err), err.Error())))
 		_ = c.Close()
 	}
 }

@@ -237,8 +237,8 @@ func parseLost(b []byte) (l lost, err error) {
 // maxReason bounds what is said to people.
 const maxReason = 1 << 10
 
-func appendFail(b []byte, code failure, reason string) []byte {
-	return appendString(append(b, byte(code)), reason[:min(len(reason), maxReason)])
+func appendFail(code failure, reason string) []byte {
+	return appendString([]byte{byte(code)}, reason[:min(len(reason), maxReason)])
 }
 
 func parseFail(b []byte) (code failure, reason string, err error) {

@@ -36,7 +36,7 @@ func samples() map[string][]byte {
 		"lost":    body(kindLost, lost{1, "it is gone"}.append(nil)),
 		"sent":    body(kindSent, nil),
 		"done":    body(kindDone, nil),
-		"fail":    body(kindFail, appendFail(nil, failSpace, "no space")),
+		"fail":    body(kindFail, appendFail(failSpace, "no space")),
 		"piece":   frame{framePiece, 1, 1, 37856, one}.append(nil),
 		"end":     frame{frameEnd, 1, 1, 300000, one}.append(nil),
 	}
@@ -108,7 +108,7 @@ func parse(k kind, b []byte) (again []byte, err error) {
 		return l.append(nil), err
 	case kindFail:
 		code, reason, err := parseFail(b)
-		return appendFail(nil, code, reason), err
+		return appendFail(code, reason), err
 	default:
 		return b, nil
 	}

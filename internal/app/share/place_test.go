@@ -210,6 +210,6 @@ func TestPeersThatAreNotAdmitted(t *testing.T) {
 			t.Errorf("ended with %v", err)
 		}
 		cancel()
-		<-ended
+		_ = <-ended
 	})
 }
