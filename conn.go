@@ -53,6 +53,7 @@ func (n *Node) sessionConfig() session.Config {
 		Again:     n.path.Again,
 		Admit:     n.policy.admits,
 		Allow:     n.allows,
+		TCP:       n.handovers.expect,
 		Opened:    func(a netip.Addr) { n.tell(node.Input{Op: node.Retain, Overlay: a}) },
 		Closed:    n.release,
 		Logger:    n.cfg.Logger,

@@ -127,9 +127,12 @@ func (n *Node) answer(port tcpPort) {
 // welcome reads what a connection that came in carries. The first packet must be a
 // probe, and the loop must know whose.
 func (n *Node) welcome(c net.Conn, port punch.Local, from netip.AddrPort) {
+	given := false // to somebody else
 	defer func() {
 		n.door.leave(c)
-		_ = c.Close()
+		if !given {
+			_ = c.Close()
+		}
 	}()
 	s := sock.NewStream(c, from, packets, nil)
 	patience := time.Now().Add(doorTime)
@@ -137,7 +140,8 @@ func (n *Node) welcome(c net.Conn, port punch.Local, from netip.AddrPort) {
 	var deliver func([]byte) bool
 	_ = s.Read(func(b []byte) bool {
 		if deliver != nil {
-			return deliver(b)
+			given = !deliver(b)
+			return !given
 		}
 		if _, err := wire.ParseProbe(b); err != nil {
 			return false
@@ -152,7 +156,7 @@ func (n *Node) welcome(c net.Conn, port punch.Local, from netip.AddrPort) {
 		case local = <-a.taken:
 		case <-n.ctx.Done():
 		}
-		patience, deliver = time.Time{}, n.deliver(local, from)
+		patience, deliver = time.Time{}, n.deliver(local, s)
 		return local != 0
 	}, func() time.Time { return patience })
 	if local != 0 {

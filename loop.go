@@ -56,6 +56,8 @@ func (n *Node) loop() {
 			l.step(in)
 		case a := <-n.arrivals:
 			l.arrived(a)
+		case f := <-n.calls:
+			f(&l)
 		case <-l.timer.C:
 			l.step(node.Input{Op: node.Tick})
 		case <-look.C:

@@ -39,12 +39,15 @@ type Node struct {
 
 	inputs   chan node.Input
 	arrivals chan arrival
-	core     *node.Core // of the loop alone
+	calls    chan func(*loop) // what others want of the loop
+	core     *node.Core       // of the loop alone
 	events   broadcaster
 	known    known
 
 	policy   policy
 	pairings pairings
+
+	handovers handovers
 
 	resolving atomic.Bool
 	mapping   sync.Once
@@ -71,6 +74,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		started:  time.Now(),
 		inputs:   make(chan node.Input, 256),
 		arrivals: make(chan arrival),
+		calls:    make(chan func(*loop)),
 	}
 	n.policy.set(cfg.Peers)
 	n.ctx, n.cancel = context.WithCancelCause(context.WithoutCancel(ctx))

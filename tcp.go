@@ -164,13 +164,18 @@ func (l *loop) arrived(a arrival) {
 // readStream reads a connection until it ends.
 func (n *Node) readStream(local punch.Local, s *sock.Stream) {
 	n.wg.Go(func() {
-		_ = s.Read(n.deliver(local, s.Remote()), func() time.Time { return time.Time{} })
+		_ = s.Read(n.deliver(local, s), func() time.Time { return time.Time{} })
 		n.tell(node.Input{Op: node.PeerGone, Local: local, From: s.Remote(), Why: punch.Ended})
 	})
 }
 
-func (n *Node) deliver(local punch.Local, from netip.AddrPort) func(b []byte) bool {
+// deliver takes the packets of a connection, until it is handed over.
+func (n *Node) deliver(local punch.Local, s *sock.Stream) func(b []byte) bool {
+	from := s.Remote()
 	return func(b []byte) bool {
+		if n.handOver(local, s, b) {
+			return false
+		}
 		n.path.Deliver(local, from, b)
 		return true
 	}
@@ -193,7 +198,7 @@ func (l *loop) disconnect(local punch.Local) {
 
 // abort closes a connection with a reset: nothing of it stays behind, here or in NATs.
 func abort(c net.Conn) {
-	if t, ok := c.(*net.TCPConn); ok {
+	if t, ok := c.(interface{ SetLinger(seconds int) error }); ok {
 		_ = t.SetLinger(0)
 	}
 	_ = c.Close()

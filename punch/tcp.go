@@ -19,9 +19,10 @@ const (
 	Busy                           // the endpoints have a connection, or no port is left
 	Unsupported                    // this system cannot do it
 	Ended                          // there was a connection, and it is over
+	Taken                          // it carries something else from now on
 )
 
-var failureNames = [...]string{"none", "refused", "no way there", "timed out", "busy", "unsupported", "ended"}
+var failureNames = [...]string{"none", "refused", "no way there", "timed out", "busy", "unsupported", "ended", "taken"}
 
 // String is a word for it.
 func (f Failure) String() string {
@@ -264,7 +265,7 @@ func (e *Engine) hasFailed(l Local, why Failure) {
 	e.extra = slices.DeleteFunc(e.extra, func(x Local) bool { return x == l })
 	e.pairs = slices.DeleteFunc(e.pairs, func(p *pair) bool {
 		if p.local == l && p.state == confirmed {
-			e.emit(Action{Op: Lost, Local: l, To: p.remote, Kind: p.kind})
+			e.emit(Action{Op: Lost, Local: l, To: p.remote, Kind: p.kind, Spare: why == Taken})
 		}
 		return p.local == l
 	})

@@ -21,17 +21,45 @@ func openBodkin(ctx context.Context, cfg end.Config, hello func(string)) (l end.
 	if err != nil {
 		return l, err
 	}
-	n, err := bodkin.Start(ctx, bodkin.Config{Key: key, Server: cfg.Server})
+	var transports []string
+	if cfg.Kind == kindBodkinTCP {
+		transports = []string{"tcp"}
+	}
+	n, err := bodkin.Start(ctx, bodkin.Config{Key: key, Server: cfg.Server, Transports: transports})
 	if err != nil {
 		return l, err
 	}
 	if cfg.Kind == kindBodkinDatagram {
 		l.Packet = datagramSize
 	}
+	if cfg.Kind == kindBodkinTCP {
+		return plainBodkin(ctx, n, cfg, hello, l)
+	}
 	if cfg.Dial {
 		return dialBodkin(ctx, n, cfg.Hello, l)
 	}
 	return listenBodkin(ctx, n, hello, l)
+}
+
+// plainBodkin makes the hole itself the connection.
+func plainBodkin(ctx context.Context, n *bodkin.Node, cfg end.Config, hello func(string), l end.Link) (end.Link, error) {
+	if cfg.Dial {
+		to, err := peer.ParseID(cfg.Hello)
+		if err != nil {
+			return l, err
+		}
+		l.Bulk, err = n.DialTCP(ctx, to, "bulk")
+		return l, err
+	}
+	in, err := n.ListenTCP("bulk")
+	if err != nil {
+		return l, err
+	}
+	if err := announce(ctx, n, hello); err != nil {
+		return l, err
+	}
+	l.Bulk, err = in.Accept()
+	return l, err
 }
 
 func dialBodkin(ctx context.Context, n *bodkin.Node, to string, l end.Link) (end.Link, error) {

@@ -45,18 +45,19 @@ const (
 	kindQUIC           = "quic-go"
 	kindTCP            = "tcp"
 	kindTLS            = "tls"
+	kindBodkinTCP      = "bodkin-tcp"
 	kindLibp2p         = "libp2p-quic"
 	kindBodkinDatagram = "bodkin-datagrams"
 	kindQUICDatagram   = "quic-go-datagrams"
 )
 
 // kinds are the contenders, in the order of a round.
-var kinds = []string{kindBodkin, kindQUIC, kindLibp2p, kindTCP, kindTLS, kindBodkinDatagram, kindQUICDatagram}
+var kinds = []string{kindBodkin, kindQUIC, kindLibp2p, kindTCP, kindTLS, kindBodkinTCP, kindBodkinDatagram, kindQUICDatagram}
 
 // openers are those that are in this program.
 var openers = map[string]end.Open{
 	kindBodkin: openBodkin, kindBodkinDatagram: openBodkin, kindQUIC: openQUIC, kindQUICDatagram: openQUIC,
-	kindTCP: openTCP, kindTLS: openTCP,
+	kindTCP: openTCP, kindTLS: openTCP, kindBodkinTCP: openBodkin,
 }
 
 type options struct {
@@ -150,9 +151,8 @@ func serve(ctx context.Context, lab *netbed.Lab) (url string, err error) {
 		return "", err
 	}
 	h := lab.Host("server")
-	s, err := rendezvous.NewServer(ctx, rendezvous.ServerConfig{
-		Key: key, Network: h, Listen: []netip.AddrPort{netip.AddrPortFrom(h.Addr(), rendezvous.DefaultPort)},
-	})
+	at := []netip.AddrPort{netip.AddrPortFrom(h.Addr(), rendezvous.DefaultPort)}
+	s, err := rendezvous.NewServer(ctx, rendezvous.ServerConfig{Key: key, Network: h, Listen: at, ListenTCP: at})
 	if err != nil {
 		return "", err
 	}

@@ -100,6 +100,9 @@ func (a *app) listen(ctx context.Context, cfg bodkin.Config, f listenFlags) erro
 	waiting, cancel := context.WithTimeout(ctx, registerTime)
 	defer cancel()
 	l, err := own.Listen(waiting, f.service)
+	if err == nil {
+		l, err = alsoTCP(n, l, f.service)
+	}
 	if err != nil {
 		return end(ctx, n, err)
 	}
@@ -307,7 +310,7 @@ func (a *app) accept(ctx context.Context, l forward.Listener, log *eventLog) (fo
 // routeTo is the route of a connection of our own node; of others there is none to
 // tell.
 func routeTo(c forward.Incoming) bodkin.Route {
-	if own, ok := c.(*bodkin.Conn); ok {
+	if own, ok := c.(interface{ Route() bodkin.Route }); ok {
 		return own.Route()
 	}
 	return bodkin.Route{}

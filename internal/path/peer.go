@@ -388,10 +388,17 @@ func (p *Peer) want() {
 	case !p.wanted, len(p.routes) == 0:
 		p.wanted, p.absent = true, false
 		p.askSoon(0)
+	case !p.has(Route.Direct) && !p.ask.open && !p.probing() && p.takeQuick():
+		p.askSoon(0) // a hole may open now that did not then
 	case p.routes[0].Direct() && p.now.Sub(p.watch.checked) > checkPause:
 		p.watch.checked = p.now
 		p.check(p.routes[0].Key, 0, true)
 	}
+}
+
+// probing reports whether an attempt is under way.
+func (p *Peer) probing() bool {
+	return slices.ContainsFunc(p.attempts, func(a *attempt) bool { return a.engine.Probing() })
 }
 
 // sweep forgets attempts that are over and left no route.

@@ -18,6 +18,7 @@ const (
 	kindPing     kind = 3 // answered with one byte
 	kindDrain    kind = 4 // see drain.go
 	kindSettle   kind = 5
+	kindTCP      kind = 6 // asks for a connection over TCP to a service; a token follows
 )
 
 // MaxService is the longest name of a service, in bytes.
@@ -49,8 +50,8 @@ func readHeader(r io.Reader) (kind, string, error) {
 	if _, err := io.ReadFull(r, name); err != nil {
 		return 0, "", err
 	}
-	needsName := k == kindStream || k == kindDatagram
-	if k < kindStream || k > kindSettle || needsName != (len(name) > 0) {
+	needsName := k == kindStream || k == kindDatagram || k == kindTCP
+	if k < kindStream || k > kindTCP || needsName != (len(name) > 0) {
 		return 0, "", errHeader
 	}
 	return k, string(name), nil

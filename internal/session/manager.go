@@ -40,6 +40,9 @@ type Config struct {
 	// lets everybody in.
 	Admit func(peer.ID) bool
 	Allow func(id peer.ID, service string) bool
+	// TCP is told that a peer will hand a TCP connection over, for a service: see
+	// [Manager.AskTCP]. It reports whether somebody takes it.
+	TCP func(id peer.ID, service string, token [TokenSize]byte) bool
 	// Again sends the last packet to every peer once more.
 	Again func()
 	// Opened and Closed tell of sessions with the peer of an overlay address.

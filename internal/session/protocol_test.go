@@ -22,6 +22,7 @@ func TestProtocolDocumentHasStreamsAndDatagrams(t *testing.T) {
 	}
 	want := map[string][]byte{
 		"stream":   appendHeader(nil, kindStream, "echo"),
+		"tcp":      append(appendHeader(nil, kindTCP, "echo"), bytes.Repeat([]byte{0xd1}, TokenSize)...),
 		"ping":     appendHeader(nil, kindPing, ""),
 		"drain":    quicvarint.Append(quicvarint.Append(appendHeader([]byte{}, kindDrain, ""), 0), 64),
 		"datagram": append(appendFlow(nil, 4), "hi"...),
@@ -41,7 +42,7 @@ func TestProtocolDocumentHasStreamsAndDatagrams(t *testing.T) {
 	if len(blocks) != len(want) {
 		t.Errorf("%s has %d blocks of sessions, want %d", file, len(blocks), len(want))
 	}
-	for _, word := range []string{"`" + alpn + "`", "`" + hex.EncodeToString(marker[:]) + "`"} {
+	for _, word := range []string{"`" + alpn + "`", "`" + alpnTCP + "`", "`" + hex.EncodeToString(marker[:]) + "`"} {
 		if !strings.Contains(string(text), word) {
 			t.Errorf("%s does not say %s", file, word)
 		}

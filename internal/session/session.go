@@ -159,9 +159,13 @@ func (s *session) serve(stream *quic.Stream) {
 		s.answerPing(stream)
 	case kindDrain, kindSettle:
 		s.answerDrain(stream, k)
-	case kindStream, kindDatagram:
+	case kindStream, kindDatagram, kindTCP:
 		if s.m.cfg.Allow != nil && !s.m.cfg.Allow(s.id, service) {
 			s.refuse(stream, codeNotAllowed)
+			return
+		}
+		if k == kindTCP {
+			s.answerTCP(stream, service)
 			return
 		}
 		if code := s.deliver(stream, k, service); code != codeDone {

@@ -1,6 +1,7 @@
 package sock
 
 import (
+	"cmp"
 	"errors"
 	"net"
 	"sync"
@@ -136,6 +137,28 @@ func (o *outbox) drop() {
 	o.budget.give(o.taken)
 	recycle(o.waiting)
 	o.waiting, o.taken = nil, 0
+}
+
+// finish puts a last packet behind what waits, and returns when it has been written.
+// The connection stays open, for somebody else.
+func (o *outbox) finish(add func(b []byte) []byte) error {
+	o.mu.Lock()
+	if o.closed || o.err != nil {
+		defer o.mu.Unlock()
+		return cmp.Or(o.err, net.ErrClosed)
+	}
+	o.closed = true
+	o.waiting = add(o.waiting)
+	if o.done == nil {
+		o.done = make(chan struct{})
+		go o.write()
+	}
+	done := o.done
+	o.mu.Unlock()
+	<-done
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.err
 }
 
 // close closes the connection, after what waits has left if that does not take

@@ -30,6 +30,8 @@ type Stream struct {
 	remote  netip.AddrPort
 	framing Framing
 	out     outbox
+	over    chan struct{}
+	ahead   *bufio.Reader // what Read had read when it ended
 	// Dropped counts packets that the connection did not take.
 	Dropped atomic.Uint64
 }
@@ -37,7 +39,7 @@ type Stream struct {
 // NewStream carries packets over conn, which is TCP, or something above it. The
 // budget, if not nil, bounds what waits in several streams together.
 func NewStream(conn net.Conn, remote netip.AddrPort, f Framing, budget *Budget) *Stream {
-	return &Stream{conn: conn, remote: unmap(remote), framing: f, out: outbox{conn: conn, budget: budget}}
+	return &Stream{conn: conn, remote: unmap(remote), framing: f, over: make(chan struct{}), out: outbox{conn: conn, budget: budget}}
 }
 
 // Remote is the endpoint at the other end.
@@ -81,6 +83,46 @@ func (s *Stream) put(b []byte, segment int, urgent bool) error {
 // SyscallConn implements path's Sender: QUIC has nothing to ask a connection.
 func (s *Stream) SyscallConn() (syscall.RawConn, error) { return nil, errors.ErrUnsupported }
 
+// Detach sends a last packet, and no other one any more. The connection stays open: once
+// Read has ended, too, it is the caller's, as [Stream.Conn] has it.
+func (s *Stream) Detach(last []byte) error {
+	return s.out.finish(func(out []byte) []byte { return s.framing.Append(out, last) })
+}
+
+// Over is closed when Read has ended.
+func (s *Stream) Over() <-chan struct{} { return s.over }
+
+// Conn is the connection, with what Read has read ahead.
+func (s *Stream) Conn() net.Conn {
+	_ = s.conn.SetDeadline(time.Time{})
+	if s.ahead == nil || s.ahead.Buffered() == 0 {
+		return s.conn
+	}
+	return &aheadConn{Conn: s.conn, ahead: s.ahead}
+}
+
+// aheadConn is a connection of which something has been read.
+type aheadConn struct {
+	net.Conn
+	ahead *bufio.Reader
+}
+
+// Read implements [net.Conn].
+func (c *aheadConn) Read(b []byte) (int, error) {
+	if c.ahead.Buffered() > 0 {
+		return c.ahead.Read(b)
+	}
+	return c.Conn.Read(b)
+}
+
+// SetLinger is the connection's, if it has one.
+func (c *aheadConn) SetLinger(seconds int) error {
+	if t, ok := c.Conn.(*net.TCPConn); ok {
+		return t.SetLinger(seconds)
+	}
+	return errors.ErrUnsupported
+}
+
 // Close ends Read, after what was queued has left.
 func (s *Stream) Close() error { return s.out.close(closeTime) }
 
@@ -92,9 +134,10 @@ const readAhead = 16 << 10
 
 // Read hands every packet to deliver until the connection ends, or deliver has had
 // enough. Before it waits for more it calls idle, which says until when it may wait:
-// for ever, if that is zero. The error is io.EOF at an end between two packets and
+// for ever, if that is zero. It can be called once. The error is io.EOF at an end between two packets and
 // net.ErrClosed after Close.
 func (s *Stream) Read(deliver func(b []byte) bool, idle func() time.Time) error {
+	defer close(s.over)
 	r := bufio.NewReaderSize(s.conn, s.framing.Room)
 	for {
 		if r.Buffered() < s.framing.Room {
@@ -109,6 +152,7 @@ func (s *Stream) Read(deliver func(b []byte) bool, idle func() time.Time) error 
 		}
 		full := r.Buffered()+len(b) >= r.Size()-4
 		if !deliver(b) {
+			s.ahead = r
 			return nil
 		}
 		if full && r.Size() < readAhead {

@@ -99,6 +99,21 @@ func TuneTCP(conn net.Conn) {
 	}
 }
 
+// UntuneTCP prepares it to carry a stream of bytes again.
+func UntuneTCP(conn net.Conn) {
+	if a, ok := conn.(*aheadConn); ok {
+		conn = a.Conn
+	}
+	t, ok := conn.(*net.TCPConn)
+	if !ok {
+		return
+	}
+	_ = t.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true})
+	if raw, err := t.SyscallConn(); err == nil {
+		_ = raw.Control(unlimitUnsent)
+	}
+}
+
 // Refused reports whether a connect ended in a reset.
 func Refused(err error) bool { return isErrno(err, errnosRefused) }
 

@@ -1,9 +1,17 @@
 package sock
 
-import "golang.org/x/sys/unix"
+import (
+	"math"
+
+	"golang.org/x/sys/unix"
+)
 
 // limitUnsent bounds what the system takes before it is sent (tcp(7),
 // TCP_NOTSENT_LOWAT).
-func limitUnsent(fd uintptr) {
-	_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSent)
+func limitUnsent(fd uintptr) { setUnsent(fd, notSent) }
+
+func unlimitUnsent(fd uintptr) { setUnsent(fd, math.MaxInt32) }
+
+func setUnsent(fd uintptr, n int) {
+	_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, n)
 }

@@ -57,6 +57,16 @@ func unhex(text string) []byte {
 	return b
 }
 
+var handoverToken = wire.Token(bytes.Repeat([]byte{0xd1}, wire.TokenSize))
+
+func againHandover(b []byte) ([]byte, error) {
+	t, answer, ok := wire.ParseHandover(b)
+	if !ok {
+		return nil, wire.ErrMalformed
+	}
+	return wire.AppendHandover(nil, t, answer), nil
+}
+
 // transaction is the n-th transaction ID: n, twelve times.
 func transaction(n byte) wire.TransactionID {
 	return wire.TransactionID(bytes.Repeat([]byte{n}, 12))
@@ -317,6 +327,9 @@ func messages() []message {
 			k := probeKeysB()
 			return k.AppendCountingAnswer(nil, transaction(9), endpointA, 1_000_000)
 		}},
+
+		{name: "handover", again: againHandover, build: func() []byte { return wire.AppendHandover(nil, handoverToken, false) }},
+		{name: "handover-answer", again: againHandover, build: func() []byte { return wire.AppendHandover(nil, handoverToken, true) }},
 
 		channelData("channel-data", wire.FirstAskedChannel, "hello"),
 		channelData("channel-data-relayed", wire.FirstServedChannel, "hello"),

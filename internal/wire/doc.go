@@ -14,6 +14,7 @@
 //	CloseChannel   both            this channel is over
 //	Notice         server → node   another process took your place
 //	ChannelError   server → node   I do not know this channel
+//	Handover       peer → peer     what follows on this TCP connection is TLS
 //	Invite         node → server   a nameplate for whoever has my code
 //	Pair           both            a letter to the one at the same nameplate
 //
@@ -36,6 +37,7 @@ const (
 	CloseChannel stun.Method = 0x0C4
 	Notice       stun.Method = 0x0C5
 	ChannelError stun.Method = 0x0C6
+	Handover     stun.Method = 0x0C7
 	Invite       stun.Method = 0x0D0
 	Pair         stun.Method = 0x0D1
 )
@@ -67,6 +69,7 @@ const (
 	AttrRevision     stun.AttrType = 0xC0CA // 4 bytes: counts changes of a registration
 	AttrObservedTCP  stun.AttrType = 0xC0CC // the same as OBSERVED of connections over TCP
 	AttrAge          stun.AttrType = 0xC0CD // 4 bytes: milliseconds since an introduction
+	AttrToken        stun.AttrType = 0xC0CE // 16 bytes: names a handover
 	AttrNameplate    stun.AttrType = 0xC0D8 // 4 bytes, not 0: where two meet who pair
 	AttrLetter       stun.AttrType = 0xC0D9 // at most 64 bytes; opaque to the server
 )

@@ -120,6 +120,17 @@ func FuzzEnvelope(f *testing.F) {
 	})
 }
 
+// FuzzHandover parses the last packets of connections: what is taken has one form.
+func FuzzHandover(f *testing.F) {
+	seeds(f)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		token, answer, ok := wire.ParseHandover(b)
+		if ok && !bytes.Equal(wire.AppendHandover(nil, token, answer), b) {
+			t.Errorf("%x was taken", b)
+		}
+	})
+}
+
 func FuzzOpenRegister(f *testing.F) {
 	seeds(f)
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -69,7 +69,7 @@ func TestProtocolDocumentHasEveryNumber(t *testing.T) {
 	for name, m := range map[string]stun.Method{
 		"Binding": stun.MethodBinding, "Register": wire.Register, "Refresh": wire.Refresh, "Introduce": wire.Introduce,
 		"Introduced": wire.Introduced, "CloseChannel": wire.CloseChannel, "Notice": wire.Notice, "ChannelError": wire.ChannelError,
-		"Invite": wire.Invite, "Pair": wire.Pair,
+		"Handover": wire.Handover, "Invite": wire.Invite, "Pair": wire.Pair,
 	} {
 		row("0x%03X", uint16(m), name)
 	}
@@ -84,7 +84,7 @@ func TestProtocolDocumentHasEveryNumber(t *testing.T) {
 		"DESCRIPTION": wire.AttrDescription, "FLAGS": wire.AttrFlags, "TAGS": wire.AttrTags, "CHANNEL": wire.AttrChannel,
 		"OFFER": wire.AttrOffer, "SESSION-NONCE": wire.AttrSessionNonce, "REVISION": wire.AttrRevision,
 		"OBSERVED-TCP": wire.AttrObservedTCP, "AGE": wire.AttrAge,
-		"NAMEPLATE": wire.AttrNameplate, "LETTER": wire.AttrLetter,
+		"TOKEN": wire.AttrToken, "NAMEPLATE": wire.AttrNameplate, "LETTER": wire.AttrLetter,
 	} {
 		row("0x%04X", uint16(a), name)
 	}
