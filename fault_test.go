@@ -151,6 +151,16 @@ var faults = []fault{
 		between, rng := natlab.Between(x.home("home-a"), x.home("home-b")), rand.New(rand.NewPCG(1, 2))
 		return x.net.Block(func(p natlab.Packet) bool { return between(p) && rng.Float64() < 0.5 })
 	}, 15 * time.Second, 2 * time.Minute},
+	{"everything lost for 25 s on the relay", 0, func(x *lane) func() {
+		unblock := x.net.Block(natlab.Between(x.home("home-a"), x.home("home-b")))
+		x.until("the relay", 5*time.Second, func() bool { return !goesDirect(x.a) && !goesDirect(x.b) })
+		time.Sleep(15 * time.Second) // of fake time, until the hole is given up
+		mend := link("home-a", func(l *natlab.Link) { l.Loss = 1 })(x)
+		time.Sleep(25 * time.Second)
+		mend()
+		time.Sleep(15 * time.Second)
+		return unblock
+	}, 30 * time.Second, 15 * time.Second},
 	{"ten packets a second pass between the homes", 30 * time.Second, func(x *lane) func() {
 		between, next := natlab.Between(x.home("home-a"), x.home("home-b")), time.Now()
 		return x.net.Block(func(p natlab.Packet) bool {

@@ -202,6 +202,10 @@ func (l *loop) do(a node.Action) {
 		if afresh {
 			n.sessions.Afresh(a.Overlay)
 		}
+	case node.Revive:
+		if n.path.Revive(a.Overlay, a.Silent) {
+			n.sessions.Afresh(a.Overlay)
+		}
 	case node.Happened:
 		n.happened(a)
 	case node.Registered:

@@ -97,6 +97,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		Control: func(by path.Key, b []byte) {
 			n.offer(node.Input{Op: node.Packet, By: by, Data: b})
 		},
+		Answered: func(overlay netip.Addr) { n.offer(node.Input{Op: node.Answered, Overlay: overlay}) },
 		Active: func(overlay netip.Addr, by path.Key, heard time.Time, size int) {
 			n.offer(node.Input{Op: node.Active, Overlay: overlay, By: by, Heard: heard, Size: size})
 		},

@@ -75,6 +75,8 @@ const (
 	Accept
 	// Active is path.Active for the peer of Overlay.
 	Active
+	// Answered says that the peer of Overlay is heard again after an outage.
+	Answered
 	// Doubt says that routes may lead elsewhere now, or that the machine was asleep.
 	Doubt
 	// Admit names the Peers who may be introduced to us from now on; nil: anybody.
@@ -120,6 +122,9 @@ const (
 	Hear
 	Unhear
 	Publish
+	// Revive is for Overlay, too: an outage is over, where Silent says only if nothing has
+	// come in.
+	Revive
 	// Happened is something about the peer ID, in Event.
 	Happened
 	// Registered and RegisterFailed tell how the server took us, ServerLost
@@ -183,6 +188,7 @@ type Action struct {
 	Via        Via // of a Registered
 	TLS        bool
 	Report     *nat.Report
+	Silent     bool   // of a Revive
 	Settled    bool   // of a Registered: the server knows the latest that we said,
 	Accepting  bool   // and whether that was that we accept,
 	Admits     uint64 // after how many of Admit
@@ -293,6 +299,8 @@ func (c *Core) Step(now time.Time, in Input, out []Action) (actions []Action, ne
 		}
 	case Accept:
 		c.accept()
+	case Answered:
+		c.emit(Action{Op: Revive, Overlay: in.Overlay})
 	case Active:
 		c.relaying(in.By)
 		if m := c.byOverlay[in.Overlay]; m != nil {

@@ -173,6 +173,7 @@ func (c *Core) registered(a rendezvous.AgentAction) {
 	if !c.up || a.Again {
 		c.up = true
 		c.all(path.Input{Op: path.ServerUp})
+		c.revive()
 	}
 	if moved || c.measuring.measurement == nil {
 		c.measure()
@@ -184,6 +185,16 @@ func (c *Core) registered(a rendezvous.AgentAction) {
 	if !hadTCP && len(c.self.Side.ObservedTCP) > 0 {
 		c.seenByTCP()
 		c.measureTCP()
+	}
+}
+
+// revive is for the peers whose traffic takes the relay: it can again, which changes no
+// route where the server was silent and has not forgotten us.
+func (c *Core) revive() {
+	for _, m := range c.members {
+		if r := m.peer.Routes(); len(r) > 0 && !r[0].Direct() {
+			c.emit(Action{Op: Revive, Overlay: m.overlay, Silent: true})
+		}
 	}
 }
 

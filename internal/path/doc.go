@@ -7,6 +7,8 @@
 //	choose.go  which of two routes is better (a pure function)
 //	heal.go    routes as they come and go
 //	watch.go   whether routes still do what they should, and what the relay is worth
+//	data.go    whether data arrives, as the peer counts it
+//	outage.go  what QUIC is to forget, and when
 //	socket.go  the data plane: where packets come in and go out
 //	conn.go    the packet connections that QUIC reads and writes
 //	runs.go    packets that wait to be read

@@ -2,6 +2,8 @@ package path
 
 import (
 	"net"
+	"net/netip"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -68,6 +70,63 @@ func TestPeerIsAnotherToQUICAfterAnOutage(t *testing.T) {
 		}
 		if at := port(); classOf(at) != punch.UDP {
 			t.Errorf("at port %d in the end", at)
+		}
+	})
+}
+
+// QUIC repeats itself more and more seldom while nothing answers; then an answer comes.
+func TestAnswerAfterRepeatsEndsAnOutage(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newBench(t)
+		s.publish(peerA, hole)
+		ended := 0
+		s.cfg.Answered = func(at netip.Addr) {
+			if at != peerA {
+				t.Errorf("answered by %v", at)
+			}
+			ended++
+		}
+		send := func(pauses ...time.Duration) {
+			for _, p := range pauses {
+				time.Sleep(p)
+				_, _ = s.Dial().WriteTo([]byte("data"), &net.UDPAddr{IP: peerA.AsSlice(), Port: int(punch.UDP)})
+			}
+		}
+		answer := func() { s.Deliver(1, hole.To, []byte("\xc0x")) }
+		const ms = time.Millisecond
+		for _, c := range []struct {
+			name   string
+			pauses []time.Duration
+			want   int
+		}{
+			{"question and answer", []time.Duration{ms}, 0},
+			{"an acknowledgement, and a question a minute later", []time.Duration{ms, time.Minute, 20 * ms, 20 * ms}, 0},
+			{"a flow to a distant peer", slices.Repeat([]time.Duration{20 * ms}, 50), 0},
+			{"repeats", []time.Duration{ms, 300 * ms, 600 * ms, 1200 * ms}, 1},
+			{"what follows", []time.Duration{ms, ms}, 0},
+		} {
+			ended = 0
+			send(c.pauses...)
+			answer()
+			answer()
+			if ended != c.want {
+				t.Errorf("%s: ended %d outages", c.name, ended)
+			}
+		}
+		s.out.take()
+		if s.Revive(peerA, true) || len(s.out.take()) > 0 {
+			t.Error("revived though it was heard just now")
+		}
+		if !s.Revive(peerA, false) || len(s.out.take()) != 1 {
+			t.Error("not revived")
+		}
+		time.Sleep(outage)
+		if !s.Revive(peerA, true) || len(s.out.take()) != 1 {
+			t.Error("not revived after a silence")
+		}
+		if s.Revive(selfAt, false) {
+			t.Error("revived a stranger")
 		}
 	})
 }

@@ -37,6 +37,9 @@ type SocketConfig struct {
 	// that size at the most, and when something last came in by it. It must not
 	// block.
 	Active func(overlay netip.Addr, by Key, lastHeard time.Time, size int)
+	// Answered says that something came in after an outage that no route was lost in. It
+	// must not block.
+	Answered func(overlay netip.Addr)
 }
 
 // Socket is the data plane: it takes packets apart below QUIC and sends QUIC's
@@ -204,6 +207,9 @@ func (s *Socket) receive(l *link, to *Conn, b []byte, segment int, keep bool) (k
 	l.heard.Store(time.Now().UnixNano())
 	l.received.Add(uint64(len(b)))
 	l.peer.received[l.class].Add(uint64(len(b)))
+	if l.peer.answered() && s.cfg.Answered != nil {
+		s.cfg.Answered(l.peer.overlay)
+	}
 	from := l.from
 	if to == s.accept {
 		from = s.origin(l, b[:min(segment, len(b))])
@@ -265,7 +271,9 @@ func (s *Socket) send(overlay netip.Addr, class punch.Transport, b []byte, segme
 	r.link.sent.Add(uint64(len(b)))
 	r.send(b, segment)
 	e.measure(r.class, segment)
-	if now := time.Now().UnixNano(); now-e.kicked.Load() >= int64(kickEvery) {
+	now := time.Now().UnixNano()
+	e.repeats(now)
+	if now-e.kicked.Load() >= int64(kickEvery) {
 		e.kicked.Store(now)
 		s.cfg.Active(e.overlay, r.key, time.Unix(0, r.link.heard.Load()), int(e.largest.Swap(0)))
 	}

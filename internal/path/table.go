@@ -68,6 +68,8 @@ type entry struct {
 	sent     [punch.UDP + 1]atomic.Uint64 // bytes by route class
 	received [punch.UDP + 1]atomic.Uint64
 	kicked   atomic.Int64
+	latest   atomic.Int64 // when something last left, UnixNano
+	pauses   atomic.Int32 // before what left since something last came in
 	largest  atomic.Int64 // the largest packet since then, in bytes
 	over     atomic.Int64 // the latest one above wideSize
 	taken    atomic.Int32 // the class that these left by
@@ -275,27 +277,6 @@ func newLink(e *entry, k Key) *link {
 // at is the address of a path, as QUIC sees it.
 func (e *entry) at(class punch.Transport, n uint32) *net.UDPAddr {
 	return &net.UDPAddr{IP: e.overlay.AsSlice(), Port: int(uint16(class) | uint16(n)<<classBits)}
-}
-
-// outage is how long nothing has come in when a route comes back from one.
-const outage = time.Second
-
-// afresh shows QUIC the peer at new ports, after an outage. What it knows of the round
-// trip and of how much may be under way is of before, or from repeats that were answered
-// when nobody waited any more: it would creep for as long as the outage took. A packet
-// from a new port starts all that anew (RFC 9000 §9.4). Under the lock.
-func (s *Socket) afresh(e *entry) {
-	e.epoch = e.shown.Add(1)
-	e.origins.renew(e)
-	update(&s.sources, func(m map[Key]*link) {
-		for k, l := range m {
-			if l.peer == e {
-				n := newLink(e, k)
-				n.counters = l.counters
-				m[k] = n
-			}
-		}
-	})
 }
 
 // Unhear no longer takes data from a source.
