@@ -39,7 +39,7 @@ type Config struct {
 	// Transports are the kinds of holes to punch: "udp" and "tcp". With nil, all. The
 	// relay is always there.
 	Transports []string
-	// ServerVia is the way to the server: [ViaUDP], [ViaTCP] or [ViaTLS]. If empty, all
+	// ServerVia is the way to the server: [ViaUDP], [ViaTCP], [ViaTLS] or [ViaICMP]. If empty, all
 	// are tried, UDP a moment before the others, and UDP is taken whenever it works.
 	ServerVia string
 	// Proxy says through which proxy to connect to the server over TCP or TLS, if any:
@@ -66,6 +66,8 @@ const (
 	ViaUDP = string(node.ViaUDP)
 	ViaTCP = string(node.ViaTCP)
 	ViaTLS = string(node.ViaTLS)
+	// ViaICMP is by pings, of a server that speaks ICMP.
+	ViaICMP = string(node.ViaICMP)
 )
 
 // Network makes a node's sockets and knows its addresses.
@@ -108,8 +110,8 @@ func (c Config) check() (Config, rendezvous.URL, error) {
 			return c, server, fmt.Errorf("bodkin: no transport %q; there are: %s", t, strings.Join(Transports(), ", "))
 		}
 	}
-	if v := c.ServerVia; v != "" && v != ViaUDP && v != ViaTCP && v != ViaTLS {
-		return c, server, fmt.Errorf("bodkin: no way to the server %q; there are: %s, %s, %s", v, ViaUDP, ViaTCP, ViaTLS)
+	if v := c.ServerVia; v != "" && v != ViaUDP && v != ViaTCP && v != ViaTLS && v != ViaICMP {
+		return c, server, fmt.Errorf("bodkin: no way to the server %q; there are: %s, %s, %s, %s", v, ViaUDP, ViaTCP, ViaTLS, ViaICMP)
 	}
 	if err := checkPeers(c.Peers); err != nil {
 		return c, server, err

@@ -44,7 +44,7 @@ type Event struct {
 	Kind     EventKind      `json:"kind"`
 	Peer     peer.ID        `json:"peer,omitzero"`
 	Endpoint netip.AddrPort `json:"endpoint,omitzero"` // ours, as the server sees it, or a router maps it
-	// Via is the way to the server of a registration: udp, tcp or tls.
+	// Via is the way to the server of a registration: udp, tcp, tls or icmp.
 	Via    string `json:"via,omitempty"`
 	Route  Route  `json:"route,omitzero"`
 	Reason string `json:"reason,omitempty"`

@@ -7,9 +7,11 @@ import (
 	"net/netip"
 	"slices"
 
+	"bodkin/internal/node"
 	"bodkin/internal/path"
 	"bodkin/internal/sock"
 	"bodkin/punch"
+	"bodkin/rendezvous"
 )
 
 // icmpWays are sock's words for those of punch.
@@ -83,12 +85,61 @@ func (n *Node) localICMP() (out []path.LocalSocket) {
 	return out
 }
 
+// echoServer is a server that is reached by pings, and what it is called among the
+// connections to it.
+type echoServer struct {
+	local punch.Local
+	at    netip.AddrPort
+}
+
+// echoEndpoints are where the server may answer pings of ours.
+func (n *Node) echoEndpoints(addrs []netip.Addr) (out []rendezvous.StreamEndpoint) {
+	if n.cfg.ServerVia != "" && n.cfg.ServerVia != ViaICMP {
+		return nil
+	}
+	for _, c := range n.icmp {
+		for _, a := range addrs {
+			if a = a.Unmap(); a.Is4() == c.Is4() {
+				out = append(out, rendezvous.StreamEndpoint{Addr: netip.AddrPortFrom(a, c.ID()), ICMP: true})
+			}
+		}
+	}
+	return out
+}
+
+// pingServer begins to speak with the server by pings: nothing is to be waited for.
+func (l *loop) pingServer(k path.Key) {
+	n, in := l.node, node.Input{Op: node.Disconnected, Local: k.Local}
+	for i, c := range n.icmp {
+		if c.Is4() == k.To.Addr().Is4() {
+			n.echoes[i].Store(&echoServer{k.Local, k.To})
+			n.path.SetSocket(k.Local, c.Leg(sock.Ask))
+			in = node.Input{Op: node.Connected, Local: k.Local, From: k.To}
+		}
+	}
+	l.queue = append(l.queue, in)
+}
+
+// leaveServer ends that.
+func (n *Node) leaveServer(l punch.Local) {
+	for i := range n.echoes {
+		if s := n.echoes[i].Load(); s != nil && s.local == l {
+			n.echoes[i].Store(nil)
+			n.path.SetSocket(l, nil)
+		}
+	}
+}
+
 // readICMP reads the sockets until they are closed.
 func (n *Node) readICMP() {
 	for i, c := range n.icmp {
 		n.wg.Go(func() {
 			err := c.Read(func(w sock.Way, from netip.AddrPort, b []byte) {
-				n.path.Deliver(punch.ICMPLocal(i, punch.Way(slices.Index(icmpWays[:], w))), from, b)
+				local := punch.ICMPLocal(i, punch.Way(slices.Index(icmpWays[:], w)))
+				if s := n.echoes[i].Load(); s != nil && w == sock.Ask && s.at == from {
+					local = s.local
+				}
+				n.path.Deliver(local, from, b)
 			})
 			if err != nil {
 				n.cfg.Logger.Error("ICMP socket failed", "error", err)

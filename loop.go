@@ -164,9 +164,14 @@ func (l *loop) do(a node.Action) {
 	case node.Unbind:
 		l.unbind(a.By.Local)
 	case node.Connect:
-		l.connect(a)
+		if a.ICMP {
+			l.pingServer(a.By)
+		} else {
+			l.connect(a)
+		}
 	case node.Disconnect:
 		n.streams.disconnect(a.By.Local)
+		n.leaveServer(a.By.Local)
 	case node.AskTCP:
 		n.wg.Go(func() { n.askTCP(a) })
 	case node.ConnectPeer:

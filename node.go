@@ -34,6 +34,7 @@ type Node struct {
 	sockets  []*sock.Socket
 	streams  streams
 	icmp     []*sock.ICMP
+	echoes   [2]atomic.Pointer[echoServer] // of the sockets for ICMP
 	ports    []tcpPort
 	door     door
 

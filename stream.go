@@ -175,6 +175,7 @@ func (n *Node) streamPort(is4 bool) uint16 {
 // streamEndpoints are where the server may take connections, TCP first: at each of its
 // addresses, or where its name leads a proxy.
 func (n *Node) streamEndpoints(addrs []netip.Addr) (out []rendezvous.StreamEndpoint) {
+	defer func() { out = append(out, n.echoEndpoints(addrs)...) }()
 	if _, ok := n.cfg.Network.(sock.StreamNetwork); !ok {
 		return nil
 	}

@@ -164,6 +164,7 @@ type AgentAction struct {
 	To         ServerEndpoint // of a Send, and of what arrived or will leave by it
 	Stream     bool
 	TLS        bool
+	ICMP       bool          // of a Connect and a Registered: by pings
 	RTT        time.Duration // of a Registered, to the server; 0 if not known
 	Data       []byte
 	Registered wire.Registered

@@ -349,7 +349,7 @@ func (a *Agent) say(l *serverLeg, r wire.Registered, again bool) {
 	s := a.primary.stream
 	a.emit(AgentAction{
 		Op: AgentRegistered, To: a.primary.ServerEndpoint, Registered: r, Again: again, Settled: a.settled,
-		Stream: s != nil, TLS: s != nil && s.TLS, RTT: a.primary.rtt,
+		Stream: s != nil, TLS: s != nil && s.TLS, ICMP: s != nil && s.ICMP, RTT: a.primary.rtt,
 	})
 }
 

@@ -15,6 +15,8 @@ const (
 	// headStart is how long UDP has before the first connection is opened, and TCP
 	// before TLS.
 	headStart = 300 * time.Millisecond
+	// headOfPings is how long everything else has before pings.
+	headOfPings = 1500 * time.Millisecond
 	// doubtfulTries of a refresh without an answer open a connection beside UDP.
 	doubtfulTries = 3
 	// retriesOverUDP are those of a node that has a connection.
@@ -39,6 +41,9 @@ type StreamEndpoint struct {
 	// a proxy that looks it up.
 	Addr netip.AddrPort
 	TLS  bool
+	// ICMP says that it is no connection at all, but pings: where nothing else gets
+	// through.
+	ICMP bool
 }
 
 // streamState is how far a connection is.
@@ -139,12 +144,20 @@ func (a *Agent) runStreams() (next time.Time) {
 	return next
 }
 
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}
+
 // race plans connections where none is planned or under way: one kind after the other.
 func (a *Agent) race() {
 	kinds := []func(*serverLeg) bool{
 		func(l *serverLeg) bool { return l.stream == nil },
-		func(l *serverLeg) bool { return l.stream != nil && !l.stream.TLS },
+		func(l *serverLeg) bool { return l.stream != nil && !l.stream.TLS && !l.stream.ICMP },
 		func(l *serverLeg) bool { return l.stream != nil && l.stream.TLS },
+		func(l *serverLeg) bool { return l.stream != nil && l.stream.ICMP },
 	}
 	start := a.raced
 	for i, of := range kinds {
@@ -152,6 +165,12 @@ func (a *Agent) race() {
 		for _, l := range a.servers {
 			if !of(l) {
 				continue
+			}
+			if l.stream != nil && l.stream.ICMP {
+				if a.state == stateUp && a.primary.stream == nil && a.primary.tries < doubtfulTries {
+					continue // it is our TCP that the server is to see
+				}
+				start = later(start, a.raced.Add(headOfPings))
 			}
 			any = true
 			if s := l.stream; s != nil && s.state == streamClosed && s.dialAt.IsZero() {
@@ -169,7 +188,7 @@ func (a *Agent) race() {
 func (a *Agent) connect(l *serverLeg) {
 	l.Local, l.Addr = a.cfg.NewStream(), l.stream.Addr
 	l.stream.state, l.stream.dialAt = streamDialling, time.Time{}
-	a.emit(AgentAction{Op: AgentConnect, To: l.ServerEndpoint, TLS: l.stream.TLS})
+	a.emit(AgentAction{Op: AgentConnect, To: l.ServerEndpoint, TLS: l.stream.TLS, ICMP: l.stream.ICMP})
 }
 
 // disconnect closes a connection, and opens it no more.

@@ -66,6 +66,11 @@ func (r *Registry) binding(local int, from netip.AddrPort, m *stun.Message) {
 	}
 	n := len(r.answers)
 	r.answers = a.Append(r.answers)
+	if isICMP(local) && len(r.answers)-n > len(m.Raw) {
+		r.answers = r.answers[:n] // who speaks ICMP is ours, and can make its request longer
+		r.stats.Limited++
+		return
+	}
 	r.send(local, from, r.answers[n:len(r.answers):len(r.answers)])
 }
 

@@ -30,7 +30,11 @@ type ServerConfig struct {
 	// any certificate, that of [Certificate] for example.
 	ListenTCP, ListenTLS []netip.AddrPort
 	TLS                  *tls.Config
-	Limits               Limits
+	// ICMP has the server speak by echo requests and replies too: for nodes whose network
+	// lets nothing out but pings, and to say how NATs translate those. It takes a raw
+	// socket, and is an error where there is none.
+	ICMP   bool
+	Limits Limits
 	// Network makes the sockets: the system's if nil. For TCP it needs
 	// a method Listen, as netbed.Host has it; without one there is no default.
 	Network sock.Network

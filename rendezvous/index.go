@@ -93,7 +93,7 @@ func (x *index) source(local int, from netip.AddrPort) *registration {
 		return x.byStream[uint16(local)]
 	}
 	p := placeOf(from)
-	if g := x.bySource[x.hash(p[:])]; g != nil && g.legs[way(local, from)].is(local, p) {
+	if g := x.bySource[x.hash(p[:])]; g != nil && g.leg(way(local, from)).is(local, p) {
 		return g
 	}
 	return nil

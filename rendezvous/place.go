@@ -24,9 +24,10 @@ func (p place) endpoint() netip.AddrPort {
 	return netip.AddrPortFrom(a, binary.BigEndian.Uint16(p[16:]))
 }
 
-// firstStream is the number of the first connection: sockets have lower ones. A leg
-// keeps it in 16 bits.
+// firstStream is the number of the first connection, firstICMP that of the first socket
+// for ICMP: those for UDP have lower ones. A leg keeps it in 16 bits.
 const (
+	firstICMP   = 1<<10 - 2
 	firstStream = 1 << 10
 	maxStreams  = 1<<16 - firstStream
 )
@@ -34,20 +35,27 @@ const (
 // isStream reports whether a local is a connection.
 func isStream(local int) bool { return local >= firstStream }
 
-// way is the index of a leg: UDP over IPv4, over IPv6, and connections, TCP or TLS,
-// over IPv4 and over IPv6.
+// isICMP reports whether a local is a socket for ICMP.
+func isICMP(local int) bool { return local >= firstICMP && local < firstStream }
+
+// way is the index of a leg: UDP over IPv4, over IPv6, connections, TCP or TLS, over
+// IPv4 and over IPv6, and ICMP echo.
 func way(local int, from netip.AddrPort) (w uint8) {
 	if !from.Addr().Is4() {
 		w++
 	}
-	if isStream(local) {
+	switch {
+	case isStream(local):
 		w += udpWays
+	case isICMP(local):
+		w += icmpWays
 	}
 	return w
 }
 
-// udpWays of all ways are UDP's, the first ones.
+// udpWays of all ways are UDP's, the first ones, and from icmpWays on they are ICMP's.
 const (
-	udpWays = 2
-	ways    = 4
+	udpWays  = 2
+	icmpWays = 4
+	ways     = 6
 )

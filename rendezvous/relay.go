@@ -67,7 +67,7 @@ type extra struct {
 	next     wire.Channel // where the search for a free one of the server's begins
 	sent     bucket       // relayed
 
-	streams [ways - udpWays]leg // IPv4, IPv6
+	streams [ways - udpWays]leg // connections and ICMP, each over IPv4 and IPv6
 }
 
 // extras makes room for what most do not have.

@@ -21,6 +21,7 @@ type Server struct {
 	cfg      ServerConfig
 	sockets  []*sock.Socket
 	streams  streams
+	icmp     []*sock.ICMP
 	closed   chan struct{}
 	close    func()
 	mu       sync.Mutex // of the two that follow
@@ -52,6 +53,9 @@ func NewServer(ctx context.Context, cfg ServerConfig) (*Server, error) {
 			_ = c.Close()
 		}
 		s.streams.close()
+		for _, c := range s.icmp {
+			_ = c.Close()
+		}
 	})
 	if err := s.bind(ctx); err != nil {
 		s.close()
@@ -94,6 +98,9 @@ func (s *Server) bind(ctx context.Context) error {
 	}
 	if len(s.sockets) == 0 {
 		return missing
+	}
+	if err := s.openICMP(ctx); err != nil {
+		return err
 	}
 	return s.listenStreams(ctx)
 }
@@ -153,7 +160,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	defer s.close()
 	stop := context.AfterFunc(ctx, s.close)
 	defer stop()
-	failed := make(chan error, len(s.sockets))
+	failed := make(chan error, len(s.sockets)+len(s.icmp))
 	var wg sync.WaitGroup
 	for i, c := range s.sockets {
 		wg.Go(func() {
@@ -166,6 +173,14 @@ func (s *Server) Serve(ctx context.Context) error {
 	for _, l := range s.streams.listeners {
 		wg.Go(func() {
 			s.accept(l)
+			s.close()
+		})
+	}
+	for i, c := range s.icmp {
+		wg.Go(func() {
+			if err := s.readICMP(i, c); err != nil {
+				failed <- fmt.Errorf("rendezvous: ICMP: %w", err)
+			}
 			s.close()
 		})
 	}
@@ -229,6 +244,11 @@ type burst struct {
 func (s *Server) write(b *burst) {
 	for left := b.out; len(left) > 0; {
 		first, n := left[0], 1
+		if isICMP(first.Local) {
+			s.writeICMP(first)
+			left = left[1:]
+			continue
+		}
 		if isStream(first.Local) {
 			s.streams.write(first)
 			left = left[1:]

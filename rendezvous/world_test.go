@@ -199,7 +199,7 @@ func (n *node) find(addrs ...netip.AddrPort) {
 func (n *node) findAll() {
 	n.step(AgentInput{
 		Op: AgentServers, Servers: []ServerEndpoint{{1, server4}},
-		Streams: []StreamEndpoint{{server4, false}, {server4TLS, true}},
+		Streams: []StreamEndpoint{{Addr: server4}, {Addr: server4TLS, TLS: true}},
 	})
 }
 

@@ -27,7 +27,7 @@ func (a *app) complete(c *cobra.Command) {
 	}
 	choices := map[string][]string{
 		"transports": bodkin.Transports(),
-		"server-via": {bodkin.ViaUDP, bodkin.ViaTCP, bodkin.ViaTLS},
+		"server-via": {bodkin.ViaUDP, bodkin.ViaTCP, bodkin.ViaTLS, bodkin.ViaICMP},
 		"preset-a":   presets,
 		"preset-b":   presets,
 		"relay":      {relayAuto, relayNever},

@@ -107,7 +107,7 @@ func (a *app) statusText(s bodkin.Status, up *daemon.Status, now time.Time) stri
 		state += "; another process accepts connections"
 	}
 	line("peer ID", "%s", s.ID)
-	if s.Registered && (s.ServerVia == bodkin.ViaTCP || s.ServerVia == bodkin.ViaTLS) {
+	if s.Registered && s.ServerVia != "" && s.ServerVia != bodkin.ViaUDP {
 		state += " over " + strings.ToUpper(s.ServerVia)
 	}
 	line("server", "%s (%s)", s.Server, state)

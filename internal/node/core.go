@@ -101,7 +101,7 @@ const (
 	Bind
 	Unbind
 	// Connect asks to open the connection By.Local to the server, at By.To, or by the
-	// server's name if that is not valid, over TLS or plain TCP. Disconnect closes it,
+	// server's name if that is not valid, over TLS, ICMP or plain TCP. Disconnect closes it,
 	// or gives it up.
 	Connect
 	Disconnect
@@ -185,8 +185,8 @@ type Action struct {
 	Servers    []netip.AddrPort
 	Event      path.Happening
 	Registered wire.Registered
-	Via        Via // of a Registered
-	TLS        bool
+	Via        Via  // of a Registered
+	TLS, ICMP  bool // of Connect
 	Report     *nat.Report
 	Silent     bool   // of a Revive
 	Settled    bool   // of a Registered: the server knows the latest that we said,
@@ -374,14 +374,14 @@ func (c *Core) packet(in Input) {
 		c.stepMeasuring(nat.Input{Op: nat.Packet, Socket: s, From: in.By.To, Data: in.Data})
 		return
 	}
+	if c.seenAs(in) {
+		return
+	}
 	if c.ofServer(in.By) {
 		c.fromServer(in)
 		return
 	}
 	probe, err := wire.ParseProbe(in.Data)
-	if err != nil && c.seenAs(in) {
-		return
-	}
 	if err != nil {
 		c.ignored.add(malformedProbe, 1)
 		return

@@ -108,7 +108,7 @@ func (c *Core) tickICMP() {
 // seenAs takes the server's answer in, and reports whether the packet was one, or our own
 // request that the server's system sent back.
 func (c *Core) seenAs(in Input) bool {
-	i := slices.IndexFunc(c.icmp.asks, func(a echoAsk) bool { return a.by == in.By })
+	i := slices.IndexFunc(c.icmp.asks, func(a echoAsk) bool { return a.by.To == in.By.To })
 	if i < 0 {
 		return false
 	}

@@ -21,7 +21,7 @@ func (c *Core) newStream() uint32 { return uint32(c.self.NewLocal(punch.TCP)) }
 // connect passes on that the agent wants a connection.
 func (c *Core) connect(a rendezvous.AgentAction) {
 	c.streams = append(c.streams, rendezvous.ServerEndpoint{Local: a.To.Local})
-	c.emit(Action{Op: Connect, By: path.Key{Local: punch.Local(a.To.Local), To: a.To.Addr}, TLS: a.TLS})
+	c.emit(Action{Op: Connect, By: path.Key{Local: punch.Local(a.To.Local), To: a.To.Addr}, TLS: a.TLS, ICMP: a.ICMP})
 }
 
 // disconnect passes on that the agent has no use for a connection any more.
@@ -163,6 +163,8 @@ func viaOf(a rendezvous.AgentAction) Via {
 	switch {
 	case a.TLS:
 		return ViaTLS
+	case a.ICMP:
+		return ViaICMP
 	case a.Stream:
 		return ViaTCP
 	}
@@ -174,7 +176,8 @@ type Via string
 
 // Ways to the server.
 const (
-	ViaUDP Via = "udp"
-	ViaTCP Via = "tcp"
-	ViaTLS Via = "tls"
+	ViaUDP  Via = "udp"
+	ViaTCP  Via = "tcp"
+	ViaTLS  Via = "tls"
+	ViaICMP Via = "icmp"
 )

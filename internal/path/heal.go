@@ -42,7 +42,7 @@ func (p *Peer) step(a *attempt, in punch.Input) {
 	var out []punch.Action
 	out, a.next = a.engine.Step(p.now, in, nil)
 	for _, o := range out {
-		key := relayKey(o.Local, o.To)
+		key := p.relayKey(o.Local, o.To)
 		switch o.Op {
 		case punch.Send:
 			p.emit(Action{Op: Send, By: key, TTL: o.TTL, Data: o.Data})

@@ -192,6 +192,7 @@ type Peer struct {
 	counts   *attempt   // the one whose Account is the peer's; it may be over
 	routes   []Route    // the best first
 	heard    []Key      // sources that were opened, the oldest first
+	relays   []Key      // relay channels as engines know them, by number
 	lastSeen uint64     // the highest counter of its offers
 	backoff  time.Duration
 	gone     time.Time // when the last route was lost; zero: there was none yet
@@ -435,7 +436,7 @@ func (p *Peer) packet(in Input) {
 	}
 	for _, a := range p.attempts {
 		if a.engine.Session() == probe.Session {
-			p.step(a, punch.Input{Op: punch.Packet, Local: engineLocal(in.By), From: in.By.To, Data: in.Data})
+			p.step(a, punch.Input{Op: punch.Packet, Local: p.engineLocal(in.By), From: in.By.To, Data: in.Data})
 			return
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"bodkin/internal/wire"
 	"bodkin/punch"
 )
 
@@ -286,19 +285,32 @@ func (p *Peer) prove() {
 // channels; relayKey is the way back.
 const relayLocal = punch.Relayed
 
-func relayKey(l punch.Local, to netip.AddrPort) Key {
+func (p *Peer) relayKey(l punch.Local, to netip.AddrPort) Key {
 	if l < relayLocal {
 		return Key{Local: l, To: to}
 	}
-	return Key{Local: l >> 16 &^ (relayLocal >> 16), To: to, Channel: wire.Channel(l)}
+	if i := int(l - relayLocal); i < len(p.relays) {
+		return p.relays[i]
+	}
+	return Key{}
 }
 
-func engineLocal(k Key) punch.Local {
+func (p *Peer) engineLocal(k Key) punch.Local {
 	if k.Channel == 0 {
 		return k.Local
 	}
-	return relayLocal | k.Local<<16 | punch.Local(k.Channel)
+	i := slices.Index(p.relays, k)
+	if i < 0 {
+		if len(p.relays) == maxRelays {
+			p.relays = nil // what is measured by an old one is not heard of
+		}
+		i, p.relays = len(p.relays), append(p.relays, k)
+	}
+	return relayLocal + punch.Local(i)
 }
+
+// maxRelays bounds the relay channels of a peer that have numbers.
+const maxRelays = 64
 
 // measureRelay sends a probe around over the relay, now and then, to know what it is
 // worth.
@@ -332,7 +344,7 @@ func (p *Peer) probeRelay(k Key) {
 			break
 		}
 	}
-	p.step(a, punch.Input{Op: punch.Measure, Local: engineLocal(k), From: k.To, Moves: p.self.Moves})
+	p.step(a, punch.Input{Op: punch.Measure, Local: p.engineLocal(k), From: k.To, Moves: p.self.Moves})
 }
 
 // tellMoved tells the peer over the relay that we can be reached elsewhere: a side
@@ -345,7 +357,7 @@ func (p *Peer) tellMoved() {
 	}
 	k := p.routes[i].Key
 	for _, a := range slices.Clone(p.attempts) {
-		p.step(a, punch.Input{Op: punch.Measure, Local: engineLocal(k), From: k.To, Moves: p.self.Moves})
+		p.step(a, punch.Input{Op: punch.Measure, Local: p.engineLocal(k), From: k.To, Moves: p.self.Moves})
 	}
 }
 

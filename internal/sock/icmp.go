@@ -164,6 +164,9 @@ func noICMP(err error) error {
 	return fmt.Errorf("open ICMP socket: %w; %s", err, grant(program))
 }
 
+// ErrNotRaw is what [OpenICMP] would say if a socket that only asks did not do.
+func ErrNotRaw() error { return noICMP(os.ErrPermission) }
+
 // ID is the identifier of our echo requests.
 func (c *ICMP) ID() uint16 { return c.id }
 
