@@ -169,3 +169,62 @@ func TestHolesByICMP(t *testing.T) {
 		})
 	}
 }
+
+// pingLab is a lab whose home a lets nothing out but pings, and whose server speaks by
+// them.
+func pingLab(t *testing.T, preset natlab.Preset) homes {
+	t.Helper()
+	netbed.Need(t)
+	top := natlab.TwoHomes(natlab.Options{PresetB: preset})
+	for i := range top.Boxes {
+		if top.Boxes[i].Name == "home-a" {
+			top.Boxes[i].Preset, top.Boxes[i].NAT = "", natlab.Linux.NAT()
+			top.Boxes[i].NAT.Block = natlab.Block{UDP: true, TCP: true}
+		}
+	}
+	l, err := netbed.Model.Start(t.Context(), top)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	h := l.Host("server")
+	s, stop := startServer(t, rendezvous.ServerConfig{
+		Network: h, ICMP: true, Listen: []netip.AddrPort{netip.AddrPortFrom(h.Addr(), 3478)},
+	})
+	return homes{l, s, stop, s.URL(h.Addr().String()).String()}
+}
+
+// A home that lets nothing out but pings: its node registers by them, and reaches a public
+// peer directly by them, and one behind another NAT over the relay.
+func TestNothingButPings(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		b   natlab.Preset
+		way string
+	}{
+		"a public peer":       {natlab.Open, "direct"},
+		"a peer behind a NAT": {natlab.Linux, "relay"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := pingLab(t, c.b)
+			a, b := h.node(t, "a", bodkin.Config{}), h.node(t, "b", bodkin.Config{})
+			echo(t, b, "echo")
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			if err := a.WaitRegistered(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if s := a.Status(); s.ServerVia != bodkin.ViaICMP {
+				t.Errorf("the server is reached by %q", s.ServerVia)
+			}
+			x, err := a.Explain(ctx, b.ID())
+			if err != nil || x.Way != c.way {
+				t.Fatalf("%s by %v: %s, %v", x.Way, x.Route, x.Reason, err)
+			}
+			t.Logf("%s by %v: %s", x.Way, x.Route, x.Reason)
+			transfer(t, a, b, 256<<10, func() {})
+			transfer(t, b, a, 256<<10, func() {})
+		})
+	}
+}

@@ -36,9 +36,11 @@ type checkup struct {
 	Streams []streamCheck `json:"streams,omitempty"`
 	// Hops are the first routers on the way, by IPv4; "" says nothing. There are
 	// none where the system does not show them.
-	Hops   []netip.Addr `json:"hops,omitempty"`
-	Peers  []meeting    `json:"peers"`
-	Advice []string     `json:"advice"`
+	Hops []netip.Addr `json:"hops,omitempty"`
+	// ICMP is what this program can do by ICMP, on this machine.
+	ICMP   icmpUse   `json:"icmp,omitzero"`
+	Peers  []meeting `json:"peers"`
+	Advice []string  `json:"advice"`
 }
 
 // firstHops is how far a carrier's NAT may be.
@@ -118,6 +120,7 @@ func (a *app) check(ctx context.Context, f checkFlags) error {
 	if u, err := rendezvous.ParseURL(f.server); err == nil && report.Blocked.Value == nat.Yes {
 		result.byStreams(checkStreams(ctx, u))
 	}
+	result.ICMP = useOfICMP(ctx)
 	if printErr := a.print(result, "%s", result.text(a.verbose)); printErr != nil {
 		return printErr
 	}

@@ -141,6 +141,9 @@ func (c checkup) text(all bool) string {
 	if v := r.IPv6; v.Works.Known() {
 		line("IPv6", ipv6Words(v), append(v.Works.Evidence, v.Filtering.Evidence...))
 	}
+	if c.ICMP.Ways != "" {
+		line("ICMP", c.ICMP.words(), nil)
+	}
 	if len(c.Peers) > 0 {
 		_, _ = fmt.Fprintf(&b, "\nTo peers behind\n")
 		for _, p := range c.Peers {

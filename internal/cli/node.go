@@ -50,7 +50,7 @@ func (a *app) addNodeFlags(c *cobra.Command) {
 	f := pflag.NewFlagSet("node", pflag.ContinueOnError)
 	f.StringVar(&a.node.server, "server", "", "`URL` of the rendezvous server, as 'bodkin serve' prints it")
 	f.StringSliceVar(&a.node.transports, "transports", nil, "`LIST` of the kinds of holes to punch, of: "+strings.Join(bodkin.Transports(), ", ")+"; empty: stay on the relay (default: all)")
-	f.StringVar(&a.node.via, "server-via", "", "`WAY` to the server, of: udp, tcp, tls (default: all, udp first; HTTPS_PROXY and ALL_PROXY count for the others)")
+	f.StringVar(&a.node.via, "server-via", "", "`WAY` to the server, of: udp, tcp, tls, icmp (default: all, udp first; HTTPS_PROXY and ALL_PROXY count for the others)")
 	f.Uint16Var(&a.node.port, "port", 0, "local `PORT`, of UDP and TCP (default: any)")
 	f.BoolVar(&a.node.noPortMap, "no-portmap", false, "do not ask routers to map the port (PCP, NAT-PMP, UPnP)")
 	f.StringVar(&a.node.events, "events", "", "`FILE` to append what happens to, as JSON, an object a line")

@@ -28,6 +28,7 @@ type serveFlags struct {
 	key                  string
 	relayRate, totalRate string
 	registrations        int
+	icmp                 bool
 }
 
 func (a *app) serveCommand() *cobra.Command {
@@ -53,6 +54,10 @@ two public addresses name both with --public: then it tells all that RFC 5780 ca
 If a NAT translates them, name the local ones with --listen, in the same order and
 each with the same two ports.
 
+With --icmp it answers pings of nodes: those whose network lets nothing else out
+register by them, and all learn how their NAT translates pings. That takes a raw
+socket: sudo setcap cap_net_raw+ep $(which bodkin), instead of root.
+
 Rates are in bit/s, with k, M or G. With --json it prints an object first: id,
 urls, and listen, the addresses that it is bound to; with TCP and TLS also
 listen_tcp and listen_tls.`,
@@ -68,6 +73,7 @@ listen_tcp and listen_tls.`,
 	c.Flags().StringVar(&f.tlsCert, "tls-cert", "", "`FILE` with the certificate chain for TLS, in PEM")
 	c.Flags().StringVar(&f.tlsKey, "tls-key", "", "`FILE` with the certificate's private key, in PEM")
 	c.Flags().StringVar(&f.acme, "acme", "", "`HOST` for which to get a certificate of Let's Encrypt, whose terms you accept so (kept in bodkin/acme in the cache folder)")
+	c.Flags().BoolVar(&f.icmp, "icmp", false, "speak by ICMP echo too: for networks that let nothing but pings out (needs CAP_NET_RAW)")
 	c.Flags().StringVar(&f.key, "key", "", "`FILE` of the server key (default: bodkin/server.key in the configuration folder)")
 	c.Flags().StringVar(&f.relayRate, "relay-rate", "50M", "`RATE` at the most between two peers, each way; 0: no limit")
 	c.Flags().StringVar(&f.totalRate, "relay-total", "0", "`RATE` at the most in all; 0: no limit")
@@ -84,7 +90,7 @@ func (a *app) serve(c *cobra.Command, f serveFlags) error {
 	if err != nil {
 		return &codeError{codeUsage, err}
 	}
-	cfg.Logger = a.logger()
+	cfg.Logger, cfg.ICMP = a.logger(), f.icmp
 	if cfg.Key, err = peer.LoadOrCreateKey(path); err != nil {
 		return err
 	}

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/hex"
 	"net/netip"
+	"os"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -144,4 +146,32 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("%x: %+v became %+v, %v", b, q, back, err)
 		}
 	})
+}
+
+// The messages that docs/icmp.md shows are what is sent.
+func TestMessagesOfTheDocument(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../docs/icmp.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := []byte("BoDk\xa1\xa2\xa3\xa4data")
+	from, to := netip.MustParseAddrPort("198.51.100.1:50002"), netip.MustParseAddrPort("192.168.1.20:5000")
+	for name, m := range map[string]Message{
+		"echo":  {Kind: EchoRequest, ID: 0x1234, Seq: 1, Body: body},
+		"error": {Kind: PortUnreachable, Body: Quote{From: from, To: to, Data: body}.Append(nil)},
+	} {
+		block := regexp.MustCompile("(?ms)^```hex " + name + "\n(.*?)^```$").FindSubmatch(text)
+		if block == nil {
+			t.Fatalf("no block %q", name)
+		}
+		var shown string
+		for line := range strings.Lines(string(block[1])) {
+			hex, _, _ := strings.Cut(strings.TrimSpace(line), "  ")
+			shown += hex
+		}
+		if got := m.Append(nil, true); !bytes.Equal(got, unhex(t, shown)) {
+			t.Errorf("%s: sent %x, shown %s", name, got, shown)
+		}
+	}
 }

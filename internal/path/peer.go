@@ -51,12 +51,12 @@ func (s *Self) memory(id peer.ID) *punch.Memory {
 	return m
 }
 
-// counted is Traffic for engines.
+// counted is Traffic for engines, which have direct routes alone.
 func (s *Self) counted() func(punch.Local, netip.AddrPort) (sent, arrived uint64) {
 	if s.Traffic == nil {
 		return nil
 	}
-	return func(l punch.Local, to netip.AddrPort) (sent, arrived uint64) { return s.Traffic(relayKey(l, to)) }
+	return func(l punch.Local, to netip.AddrPort) (sent, arrived uint64) { return s.Traffic(Key{Local: l, To: to}) }
 }
 
 // firstExtra keeps the numbers of sockets that were asked for apart from those that

@@ -122,11 +122,11 @@ func OpenICMP(ctx context.Context, n Network, udp *Socket) (*ICMP, error) {
 			c.raw = true
 			return nil
 		}
-		var second error
-		if c.conn, second = listenPing(c.v4); second != nil {
-			return errors.Join(err, second)
+		if conn, second := listenPing(c.v4); second == nil {
+			c.conn = conn
+			return nil
 		}
-		return nil
+		return err
 	})
 	if err != nil {
 		return nil, noICMP(err)

@@ -57,3 +57,30 @@ func byICMP(f Facts) Verdict {
 	}
 	return v
 }
+
+// unseen reports whether the server sees neither UDP nor TCP of a side, which it hears of
+// by pings.
+func unseen(s punch.Side) bool { return len(s.Observed) == 0 && len(s.ObservedTCP) == 0 }
+
+// byPingsAlone is about a side from which nothing but pings gets out.
+func byPingsAlone(f Facts) Verdict {
+	s, whose := Both, "either side's"
+	switch {
+	case !unseen(f.Other):
+		s, whose = Ours, "our"
+	case !unseen(f.Self):
+		s, whose = Theirs, "the peer's"
+	}
+	v := Verdict{
+		Blame:  []Blame{{s, UDP}, {Between, Filtering}},
+		Reason: "the server sees neither " + whose + " UDP nor its TCP, and pings did not get through to the peer",
+		Help: []string{
+			at(s) + ": a network that lets UDP out; company and guest networks often do not",
+			"a public address on the other side: pings find it",
+		},
+	}
+	if f.Report.Echoed > 0 {
+		v.Reason += "; its router answered ours"
+	}
+	return v
+}

@@ -44,6 +44,8 @@ func relayed(f Facts) Verdict {
 			Reason: "the peer names no endpoint of its own: it was probably told to stay on the relay",
 			Help:   []string{"--transports left out, on their side"},
 		}
+	case unseen(f.Self) || unseen(f.Other):
+		return byPingsAlone(f)
 	case !sameFamily(f.Self, f.Other):
 		return noFamily(f.Self)
 	case onlyICMP(f):

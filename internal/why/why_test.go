@@ -98,6 +98,9 @@ func TestVerdicts(t *testing.T) {
 		"TCP alone, ours is hard":  {byTCPAlone(hard, easy, false), Relayed, []Blame{{Ours, Mapping}}, "our NAT takes another port of TCP"},
 		"TCP alone, both are hard": {byTCPAlone(hard, hard, false), Relayed, []Blame{{Both, Mapping}}, "both NATs"},
 		"their UDP is blocked":     {byTCPAlone(easy, hard, true), Relayed, []Blame{{Theirs, Mapping}, {Theirs, UDP}}, "no UDP out"},
+		"no UDP here":              {relayed(side(nat.Profile{}), side(easy, b4), punch.Report{Echoed: 1}), Relayed, []Blame{{Ours, UDP}, {Between, Filtering}}, "our UDP"},
+		"no UDP there":             {relayed(side(easy, a4), side(nat.Profile{}), punch.Report{}), Relayed, []Blame{{Theirs, UDP}, {Between, Filtering}}, "the peer's UDP"},
+		"no UDP at all":            {relayed(side(nat.Profile{}), side(nat.Profile{}), punch.Report{}), Relayed, []Blame{{Both, UDP}, {Between, Filtering}}, "either side's UDP"},
 		"pings alone":              {byPing(a4, b4, punch.ByEcho, punch.ByEcho, punch.Report{}), Relayed, []Blame{{Both, Policy}}, "neither may answer"},
 		"a router echoes": {
 			byPing(a4, b4, punch.ByEcho, punch.ByEcho|punch.ByError, punch.Report{Echoed: 3}),
