@@ -141,6 +141,9 @@ func transfer(t *testing.T, a, b *bodkin.Node, n int, during func()) {
 // in the middle of it does.
 var slowHomes = natlab.Options{DelayA: 5 * time.Millisecond, DelayB: 5 * time.Millisecond, DelayS: 5 * time.Millisecond, Rate: 20_000_000}
 
+// byUDP leaves the relay as the only other way.
+var byUDP = bodkin.Config{Transports: []string{"udp"}}
+
 // direct waits until a's traffic with b takes a direct route.
 func direct(t *testing.T, a, b *bodkin.Node) {
 	t.Helper()
@@ -168,7 +171,7 @@ func TestFileArrivesThoughTheServerDies(t *testing.T) {
 func TestFileArrivesThoughTheHoleCloses(t *testing.T) {
 	t.Parallel()
 	h := startHomes(t, slowHomes, rendezvous.Limits{})
-	a, b := h.node(t, "a", bodkin.Config{}), h.node(t, "b", bodkin.Config{})
+	a, b := h.node(t, "a", byUDP), h.node(t, "b", byUDP)
 	echo(t, b, "echo")
 	direct(t, a, b)
 	ctx := testContext(t)
@@ -209,7 +212,7 @@ func TestFaultsBetweenRealKernels(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := startHomes(t, slowHomes, rendezvous.Limits{})
-			a, b := h.node(t, "a", bodkin.Config{}), h.node(t, "b", bodkin.Config{})
+			a, b := h.node(t, "a", byUDP), h.node(t, "b", byUDP)
 			echo(t, b, "echo")
 			direct(t, a, b)
 			ctx := testContext(t)
