@@ -236,8 +236,11 @@ func TestICMPTargets(t *testing.T) {
 	other := Side{
 		Abilities: all, Observed: []netip.AddrPort{ap("198.51.100.1:5000"), ap("[2001:db8::1]:5001")},
 		Candidates: []Candidate{
-			{Host, UDP, ap("192.168.1.2:5000")}, {Host, ICMP, ap("192.168.1.2:7")},
-			{ServerReflexive, ICMP, ap("198.51.100.1:8")}, {ServerReflexive, ICMP, ap("192.0.2.66:9")}, {ServerReflexive, ICMP, ap("10.0.0.1:9")},
+			{Host, UDP, ap("192.168.1.2:5000")},
+			{Host, ICMP, ap("192.168.1.2:7")},
+			{ServerReflexive, ICMP, ap("198.51.100.1:8")},
+			{ServerReflexive, ICMP, ap("192.0.2.66:9")},
+			{ServerReflexive, ICMP, ap("10.0.0.1:9")},
 		},
 	}
 	for way, want := range map[Way]map[string]int{

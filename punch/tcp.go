@@ -279,13 +279,14 @@ func (e *Engine) hasFailed(l Local, why Failure) {
 
 // pauseAfter is how long a dial waits after a connect that failed.
 func (e *Engine) pauseAfter(d *dial, why Failure) time.Duration {
-	switch {
-	case why == Busy:
+	switch why {
+	case Busy:
 		d.left++
 		return busyPause + e.jitter(busyPause)
-	case why == Unsupported:
+	case Unsupported:
 		d.left = 0
 		return 0
+	default:
 	}
 	trip := min(max(e.now.Sub(d.began), redialFirst), redialLast)
 	return e.jitter(redialTrips * trip)

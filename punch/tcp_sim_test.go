@@ -54,9 +54,9 @@ type tcpConn struct {
 	announced bool // the engine knows it
 }
 
-func newTCPWorld(t testing.TB, seed uint64) *tcpWorld {
-	t.Helper()
-	w := &tcpWorld{t: t, now: time.Unix(1000, 0), delay: 50 * time.Millisecond, rng: rand.New(rand.NewPCG(seed, 2))}
+func newTCPWorld(tb testing.TB, seed uint64) *tcpWorld {
+	tb.Helper()
+	w := &tcpWorld{t: tb, now: time.Unix(1000, 0), delay: 50 * time.Millisecond, rng: rand.New(rand.NewPCG(seed, 2))}
 	w.a, w.b = w.side("a", "203.0.113.1:5000"), w.side("b", "198.51.100.1:6000")
 	w.a.other, w.b.other = w.b, w.a
 	w.engines(nil)

@@ -53,7 +53,7 @@ func TestOnePortForListenerAndConnections(t *testing.T) {
 				}
 			}
 			// The listener still takes who comes.
-			c, err := net.Dial(network, at.String())
+			c, err := new(net.Dialer).DialContext(t.Context(), network, at.String())
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -104,15 +104,21 @@ func TestVerdicts(t *testing.T) {
 		"pings alone":              {byPing(a4, b4, punch.ByEcho, punch.ByEcho, punch.Report{}), Relayed, []Blame{{Both, Policy}}, "neither may answer"},
 		"a router echoes": {
 			byPing(a4, b4, punch.ByEcho, punch.ByEcho|punch.ByError, punch.Report{Echoed: 3}),
-			Relayed, []Blame{{Both, Filtering}, {Ours, Policy}}, "answered by the router",
+			Relayed,
+			[]Blame{{Both, Filtering}, {Ours, Policy}},
+			"answered by the router",
 		},
 		"pings come to nothing": {
 			byPing(a4, b4, punch.ByEcho|punch.ByError, punch.ByEcho, punch.Report{}),
-			Relayed, []Blame{{Both, Filtering}, {Theirs, Policy}}, "the replies to their own",
+			Relayed,
+			[]Blame{{Both, Filtering}, {Theirs, Policy}},
+			"the replies to their own",
 		},
 		"ICMP is dropped": {
 			byPing(a4, b4, punch.ByEcho|punch.ByError, punch.ByEcho|punch.ByError, punch.Report{}),
-			Relayed, []Blame{{Between, Filtering}, {Both, Filtering}}, "neither pings nor ICMP errors",
+			Relayed,
+			[]Blame{{Between, Filtering}, {Both, Filtering}},
+			"neither pings nor ICMP errors",
 		},
 		"ICMP with a NAT that is hard": {func() Facts {
 			f := byPing(a4, b4, punch.ByEcho|punch.ByError, punch.ByEcho|punch.ByError, punch.Report{})

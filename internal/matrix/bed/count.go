@@ -48,8 +48,7 @@ func (c *count) observe(e natlab.Event) {
 	if e.What != natlab.Entered || !e.Up || !slices.Contains(c.links, e.Where) {
 		return
 	}
-	d, ok := e.Packet.Datagram()
-	if !ok || wire.Classify(d, false) != wire.ClassSTUN {
+	if d, ok := e.Packet.Datagram(); !isSYN(e.Packet) && (!ok || wire.Classify(d, false) != wire.ClassSTUN) {
 		return
 	}
 	if slices.Contains(c.server, e.Packet.To.Addr().String()) {
@@ -57,6 +56,16 @@ func (c *count) observe(e natlab.Event) {
 	} else {
 		c.packets.Add(1)
 	}
+}
+
+// isSYN reports whether a packet asks for a connection: what opens holes by TCP.
+func isSYN(p natlab.Packet) bool {
+	header := 40
+	if p.From.Addr().Is4() && len(p.Data) > 0 {
+		header = int(p.Data[0]&15) * 4
+	}
+	const flags, syn, ack = 13, 2, 16
+	return p.Protocol == natlab.ProtocolTCP && len(p.Data) > header+flags && p.Data[header+flags]&(syn|ack) == syn
 }
 
 // result is what was counted, and ends it.
