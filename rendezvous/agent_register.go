@@ -131,10 +131,9 @@ func (a *Agent) due(l *serverLeg) {
 	case a.state == stateProving && l.nonce == nil:
 		a.sayHello(l)
 	case a.state == stateUp && l.tries >= a.enough(l):
-		switch {
-		case l == a.primary:
+		if l == a.primary {
 			a.lost()
-		default:
+		} else {
 			l.tries, l.nextAt = 0, a.now.Add(a.rests(l))
 		}
 	case a.state == stateUp:

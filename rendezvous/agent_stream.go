@@ -244,10 +244,10 @@ func (a *Agent) disconnected(local uint32, err error) {
 		}
 		a.closed(l)
 		s.dialAt = a.now.Add(a.jittered(min(pause, redialMax)))
-		switch {
-		case l == a.primary:
+		switch l {
+		case a.primary:
 			a.lost()
-		case l == a.lead:
+		case a.lead:
 			a.hello(0)
 		default:
 			a.silentStreams()

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -98,9 +99,9 @@ func (c *client) data() (wire.Channel, string) {
 }
 
 func (c *client) last(op AgentOp) (AgentAction, bool) {
-	for i := len(c.done) - 1; i >= 0; i-- {
-		if c.done[i].Op == op {
-			return c.done[i], true
+	for _, a := range slices.Backward(c.done) {
+		if a.Op == op {
+			return a, true
 		}
 	}
 	return AgentAction{}, false

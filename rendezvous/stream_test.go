@@ -339,7 +339,8 @@ func TestStreamsThatCannotBe(t *testing.T) {
 // NONCE or an error, and what is no message ends the connection.
 func FuzzStream(f *testing.F) {
 	for _, b := range [][]byte{
-		{0}, wire.AppendChannelData(nil, 0x4000, []byte("data")), wire.BindingRequest{}.Append(nil), wire.BindingRequest{ChangeIP: true, Padding: 3, Fingerprint: true}.Append(nil),
+		{0},
+		wire.AppendChannelData(nil, 0x4000, []byte("data")), wire.BindingRequest{}.Append(nil), wire.BindingRequest{ChangeIP: true, Padding: 3, Fingerprint: true}.Append(nil),
 		wire.AppendRegister(nil, wire.TransactionID{1}, nil, nil), wire.BindingAnswer{Mapped: ap("192.0.2.1:1")}.Append(nil),
 	} {
 		f.Add(b)
