@@ -7,6 +7,7 @@ import (
 	"os"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -116,7 +117,7 @@ func TestFilter(t *testing.T) {
 			"a kind without use here": {append([]byte{17, 0, 0, 0, 0, 0, 0, 0}, ours...), false},
 			"nothing":                 {nil, false},
 		} {
-			n, err := vm.Run(append(header[:len(header):len(header)], c.message...))
+			n, err := vm.Run(append(slices.Clip(header), c.message...))
 			if err != nil || n > 0 != c.in {
 				t.Errorf("v4 %v, %s: %d bytes, %v", v4, name, n, err)
 			}
