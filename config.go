@@ -36,8 +36,8 @@ type Config struct {
 	// authenticated: this peer, to this service.
 	Allow func(id peer.ID, service string) bool
 
-	// Transports are the kinds of holes to punch: "udp" and "tcp". With nil, all. The
-	// relay is always there.
+	// Transports are the kinds of holes to punch: "udp", "tcp" and "icmp". With nil, all.
+	// The relay is always there.
 	Transports []string
 	// ServerVia is the way to the server: [ViaUDP], [ViaTCP], [ViaTLS] or [ViaICMP]. If empty, all
 	// are tried, UDP a moment before the others, and UDP is taken whenever it works.
