@@ -153,8 +153,10 @@ func topology() natlab.Topology {
 			{Name: "home-b", Behind: "net", LAN: netip.MustParsePrefix("192.168.2.0/24")},
 		},
 		Hosts: []natlab.Host{
-			{Name: "server", Behind: "net"}, {Name: "outside", Behind: "net"},
-			{Name: "a", Behind: "home-a"}, {Name: "b", Behind: "home-b"},
+			{Name: "server", Behind: "net"},
+			{Name: "outside", Behind: "net"},
+			{Name: "a", Behind: "home-a"},
+			{Name: "b", Behind: "home-b"},
 		},
 	}
 }

@@ -49,8 +49,12 @@ func TestPathsThatLeadElsewhereAreRefused(t *testing.T) {
 	}
 	var m manifest
 	for _, e := range []Entry{
-		{Kind: KindFolder, Path: "a"}, {Kind: KindFolder, Path: "a/..."}, {Kind: KindFile, Path: "a/.../x y"},
-		{Kind: KindLink, Path: "a/.../l", Target: "../.../x y"}, {Kind: KindFile, Path: "-"}, {Kind: KindFile, Path: "CON"},
+		{Kind: KindFolder, Path: "a"},
+		{Kind: KindFolder, Path: "a/..."},
+		{Kind: KindFile, Path: "a/.../x y"},
+		{Kind: KindLink, Path: "a/.../l", Target: "../.../x y"},
+		{Kind: KindFile, Path: "-"},
+		{Kind: KindFile, Path: "CON"},
 	} {
 		must(t, m.add(e))
 	}
@@ -68,8 +72,11 @@ func TestNamesForWindows(t *testing.T) {
 		}
 	}
 	got := localNames([]Entry{
-		{Kind: KindFolder, Path: "A?"}, {Kind: KindFile, Path: "A?/x"}, {Kind: KindFile, Path: "A?/X"},
-		{Kind: KindFolder, Path: "a_"}, {Kind: KindFile, Path: "a_/x"},
+		{Kind: KindFolder, Path: "A?"},
+		{Kind: KindFile, Path: "A?/x"},
+		{Kind: KindFile, Path: "A?/X"},
+		{Kind: KindFolder, Path: "a_"},
+		{Kind: KindFile, Path: "a_/x"},
 	}, n)
 	if want := "A_ A_/x A_/X (2) a_ (2) a_ (2)/x"; strings.Join(got, " ") != want {
 		t.Errorf("got %q, want %q", strings.Join(got, " "), want)
