@@ -115,36 +115,3 @@ func reachable(ctx context.Context, b *bed, at netip.AddrPort) error {
 	}
 	return fmt.Errorf("nothing listens at %v", at)
 }
-
-// croc goes over its own relay, as it does between two NATs.
-type croc struct{ program string }
-
-func (*croc) name() string { return "croc" }
-
-const crocPort = 9009
-
-func (x *croc) prepare(ctx context.Context, b *bed) error {
-	relay := b.command(ctx, "server", x.program, "relay", "--ports", "9009,9010,9011,9012,9013")
-	if err := b.Host("server").Start(relay); err != nil {
-		return err
-	}
-	return reachable(ctx, b, netip.AddrPortFrom(b.Host("server").Addr(), crocPort))
-}
-
-func (x *croc) send(ctx context.Context, b *bed, file, to string) (time.Duration, error) {
-	relay := netip.AddrPortFrom(b.Host("server").Addr(), crocPort).String()
-	send := b.command(ctx, "a", x.program, "--yes", "--relay", relay, "send", "--no-local", "--no-compress", file)
-	receive := b.command(ctx, "b", x.program, "--yes", "--overwrite", "--relay", relay, "--out", to)
-	for _, c := range []*exec.Cmd{send, receive} {
-		c.Env = append(c.Env, "CROC_SECRET=1234-bench-send-croc")
-	}
-	if err := b.Host("a").Start(send); err != nil {
-		return 0, err
-	}
-	time.Sleep(500 * time.Millisecond) // it has to be there first; no time of ours is counted so finely
-	if err := b.Host("b").Start(receive); err != nil {
-		return 0, err
-	}
-	err := errors.Join(send.Wait(), receive.Wait())
-	return cpuOf(send, receive), err
-}

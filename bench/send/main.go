@@ -1,7 +1,7 @@
-// Send measures `bodkin send` over a hole, next to scp and croc in the same namespaces and
-// in one run:
+// Send measures `bodkin send` over a hole, next to scp in the same namespaces and in one
+// run:
 //
-//	go run ./bench/send [--rounds 3] [--megabytes 500] [--croc PROGRAM] [--json]
+//	go run ./bench/send [--rounds 3] [--megabytes 500] [--json]
 //
 // or kills both sides, again and again, while a tree of small files and a large one are
 // sent over a line that loses packets, and counts what was sent twice:
@@ -13,13 +13,11 @@
 //	kill.go        the other run
 //
 // Two homes behind Linux NATs and the link between them are the kernel's alone, as in
-// bench/throughput. bodkin goes from home to home, croc too, by a relay of its own between
-// them; scp, which passes no NAT inwards, to a machine outside. Each time is that of the
+// bench/throughput. bodkin goes from home to home; scp, which passes no NAT inwards, to a
+// machine outside. Each time is that of the
 // whole command, from its start to its end, and CPU that of both ends, the kernel's part and
-// children included, but not of croc's relay. The files are in --folder, which should be
+// children included. The files are in --folder, which should be
 // in memory.
-//
-// croc is measured if it was built: GOBIN=/tmp go install github.com/schollz/croc/v10@v10.7.0
 package main
 
 import (
@@ -51,7 +49,6 @@ type options struct {
 	megabytes int
 	folder    string
 	bodkin    string
-	croc      string
 	kills     int
 	files     int
 	loss      float64
@@ -64,7 +61,6 @@ func main() {
 	flag.IntVar(&o.megabytes, "megabytes", 500, "size of the file")
 	flag.StringVar(&o.folder, "folder", "/dev/shm", "where files are")
 	flag.StringVar(&o.bodkin, "bodkin", "", "the program; it is built if empty")
-	flag.StringVar(&o.croc, "croc", "", "the program of croc; it is left out if empty")
 	flag.IntVar(&o.kills, "kill", 0, "how often each side is killed, in place of measuring")
 	flag.IntVar(&o.files, "files", 10000, "with --kill: how many small files there are")
 	flag.Float64Var(&o.loss, "loss", 0.05, "with --kill: how many packets get lost, of 1, each way")
@@ -184,9 +180,6 @@ func measure(ctx context.Context, o options, dir string) error {
 		return err
 	}
 	contenders := []contender{&scp{}, &bodkin{program: o.bodkin}}
-	if o.croc != "" {
-		contenders = append(contenders, &croc{program: o.croc})
-	}
 	all := make([]result, len(contenders))
 	for i, c := range contenders {
 		if err := c.prepare(ctx, b); err != nil {
