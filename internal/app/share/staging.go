@@ -397,7 +397,8 @@ func (s *staging) write(i int, offset int64, b []byte) error {
 	if err != nil {
 		return err
 	}
-	if _, err := f.WriteAt(b, offset); err != nil {
+	_, err = f.WriteAt(b, offset)
+	if err != nil && !errors.Is(err, fs.ErrClosed) { // else the file was given up meanwhile
 		return diskError(err)
 	}
 	return nil
