@@ -210,6 +210,8 @@ func TestPeersThatAreNotAdmitted(t *testing.T) {
 			t.Errorf("ended with %v", err)
 		}
 		cancel()
-		_ = <-ended
+		if err := <-ended; err == nil {
+			t.Error("it was not broken off")
+		}
 	})
 }

@@ -46,7 +46,9 @@ func TestKilledAndResumed(t *testing.T) {
 						break
 					}
 					<-ctx.Done()
-					_ = <-sent
+					if err := <-sent; err == nil {
+						t.Error("it was not broken off")
+					}
 					if i == kills {
 						t.Fatal(err)
 					}
@@ -95,7 +97,9 @@ func TestOtherSideComesBack(t *testing.T) {
 					}()
 					told.await(NoticeWaiting)
 					cancel()
-					_ = <-died
+					if err := <-died; err == nil {
+						t.Error("it was not broken off")
+					}
 					_, err := (&Receiver{Node: net.node(2), Place: to, Rule: RuleRename}).From(t.Context(), a.id)
 					must(t, err)
 					must(t, <-sent)
@@ -113,7 +117,9 @@ func TestOtherSideComesBack(t *testing.T) {
 					go func() { sent <- s.To(t.Context(), b.id) }()
 					told.await(NoticeWaiting)
 					cancel()
-					_ = <-died
+					if err := <-died; err == nil {
+						t.Error("it was not broken off")
+					}
 					b = net.node(2)
 					_, err := (&Receiver{Node: b, Place: to, Rule: RuleRename}).Serve(t.Context(), b.listen(t), nil)
 					must(t, err)
@@ -164,7 +170,9 @@ func TestChangedBetweenTwoTries(t *testing.T) {
 		sent := make(chan error, 1)
 		go func() { sent <- (&Sender{Node: a, Source: sourceOf(t, dir)}).Serve(ctx, l, nil, 1, nil) }()
 		_, err := (&Receiver{Node: b, Place: to, Rule: RuleRename}).From(ctx, a.id)
-		_ = <-sent
+		if err := <-sent; err == nil {
+			t.Error("it was not broken off")
+		}
 		if err == nil {
 			t.Fatal("it was not killed")
 		}
@@ -201,7 +209,9 @@ func TestUnfinishedTransfersOfOneName(t *testing.T) {
 		sent := make(chan error, 1)
 		go func() { sent <- (&Sender{Node: a, Source: sourceOf(t, first)}).Serve(ctx, l, nil, 1, nil) }()
 		_, err := (&Receiver{Node: b, Place: to, Rule: RuleRename}).From(ctx, a.id)
-		_ = <-sent
+		if err := <-sent; err == nil {
+			t.Error("it was not broken off")
+		}
 		if folder, ok := Kept(err); !ok || folder != filepath.Join(to, "photos.part") {
 			t.Fatalf("kept in %q, %v", folder, err)
 		}
