@@ -58,7 +58,8 @@ type outbox struct {
 	taken   int           // of the budget, for waiting
 	done    chan struct{} // closed when the writer has ended; nil: there is none
 	closed  bool
-	err     error // what the connection died of
+	until   time.Time // when close has no more patience; zero: it was not called
+	err     error     // what the connection died of
 }
 
 // largeFrom is where an outbox takes a buffer that all share: one that holds a short
@@ -118,15 +119,19 @@ func (o *outbox) write() {
 	for len(o.waiting) > 0 && o.err == nil {
 		b, taken := o.waiting, o.taken
 		o.waiting, o.taken = nil, 0
+		deadline := time.Now().Add(stallTime)
+		if !o.until.IsZero() {
+			deadline = o.until
+		}
+		_ = o.conn.SetWriteDeadline(deadline)
 		o.mu.Unlock()
-		_ = o.conn.SetWriteDeadline(time.Now().Add(stallTime))
 		_, err := o.conn.Write(b)
 		o.budget.give(taken)
 		recycle(b)
 		o.mu.Lock()
 		if err != nil && o.err == nil {
 			o.err = err
-			_ = o.conn.Close() // a part of a frame may have left: it is of no use any more
+			_ = hangUp(o.conn) // a part of a frame may have left: it is of no use any more
 		}
 	}
 	o.drop()
@@ -168,11 +173,25 @@ func (o *outbox) close(patience time.Duration) error {
 	o.closed = true
 	done := o.done
 	if done != nil && patience > 0 {
-		_ = o.conn.SetWriteDeadline(time.Now().Add(patience))
+		o.until = time.Now().Add(patience)
+		_ = o.conn.SetWriteDeadline(o.until)
 	}
 	o.mu.Unlock()
 	if done != nil && patience > 0 {
 		<-done
 	}
-	return o.conn.Close()
+	return hangUp(o.conn)
+}
+
+// hangUp closes a connection without a word of TLS: that word would wait for one who
+// takes nothing, some seconds, or for ever while the reader is to answer a change of keys.
+// What it proves, that nothing is missing, packets have no use for.
+func hangUp(c net.Conn) error {
+	for {
+		above, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
+			return c.Close()
+		}
+		c = above.NetConn()
+	}
 }

@@ -2,9 +2,14 @@ package sock
 
 import (
 	"bufio"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/binary"
 	"errors"
 	"io"
+	"math/big"
 	"net"
 	"net/netip"
 	"slices"
@@ -142,6 +147,89 @@ func TestStalledStreamEnds(t *testing.T) {
 		}
 		if d := time.Since(began); d != stallTime {
 			t.Errorf("after %v, want %v", d, stallTime)
+		}
+	})
+}
+
+// stalledTLS is one that speaks TLS, whose other end reads nothing after the handshake.
+func stalledTLS(t *testing.T) *Stream {
+	t.Helper()
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, public, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	near, far := net.Pipe()
+	t.Cleanup(func() { _ = far.Close() })
+	server := tls.Server(near, &tls.Config{
+		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: private}}, SessionTicketsDisabled: true,
+	})
+	go func() { _ = tls.Client(far, &tls.Config{InsecureSkipVerify: true}).Handshake() }()
+	if err := server.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	return NewStream(server, netip.AddrPort{}, counted, nil)
+}
+
+// Whoever ends a connection over TLS does not wait for one who takes nothing, and nor
+// does who sends.
+func TestStalledTLSHoldsUpNobody(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := stalledTLS(t)
+		began := time.Now()
+		_ = s.Abort()
+		if d := time.Since(began); d != 0 {
+			t.Errorf("Abort took %v", d)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		s := stalledTLS(t)
+		began := time.Now()
+		if err := s.Send(netip.AddrPort{}, 0, []byte("anybody?")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(stallTime)
+		synctest.Wait()
+		if err := s.Send(netip.AddrPort{}, 0, []byte("nobody")); err == nil {
+			t.Error("sent")
+		}
+		if d := time.Since(began); d != stallTime {
+			t.Errorf("after %v, want %v", d, stallTime)
+		}
+	})
+}
+
+// Close has no more patience where the other end took a part of what waited.
+func TestCloseOfSlowStream(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		defer func() { _ = far.Close() }()
+		s := NewStream(near, netip.AddrPort{}, counted, nil)
+		for _, text := range []string{"first", "second"} {
+			if err := s.Send(netip.AddrPort{}, 0, []byte(text)); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait() // the writer has the first, alone
+		}
+		began := time.Now()
+		closed := make(chan struct{})
+		go func() {
+			_ = s.Close()
+			close(closed)
+		}()
+		synctest.Wait()
+		if _, err := io.ReadFull(far, make([]byte, len("..first"))); err != nil {
+			t.Fatal(err)
+		}
+		<-closed
+		if d := time.Since(began); d != closeTime {
+			t.Errorf("after %v, want %v", d, closeTime)
 		}
 	})
 }
