@@ -49,6 +49,9 @@ const (
 	maxDepth = 255
 	// maxPaths bounds the memory that all paths of a transfer take.
 	maxPaths = 128 << 20
+	// maxBytes bounds what all files have: their sum is asked about, and compared with
+	// the free space, and must not begin again below zero.
+	maxBytes = 1 << 62
 )
 
 // unsafeError is what a manifest holds that would be written elsewhere than where it is
@@ -96,6 +99,9 @@ func (m *manifest) add(e Entry) error {
 		return &unsafeError{e.Path, "it is in no folder that is sent"}
 	}
 	if e.Kind == KindFile {
+		if e.Size > maxBytes-m.bytes {
+			return fmt.Errorf("all files together have more than %d TiB; send them in parts", maxBytes>>40)
+		}
 		m.files++
 		m.bytes += max(0, e.Size)
 	}

@@ -60,6 +60,16 @@ func TestPathsThatLeadElsewhereAreRefused(t *testing.T) {
 	}
 }
 
+// Sizes whose sum is more than a number holds would pass for almost nothing.
+func TestSizesDoNotBeginAgain(t *testing.T) {
+	t.Parallel()
+	m := manifest{bytes: maxBytes - 2}
+	must(t, m.add(Entry{Kind: KindFile, Path: "a", Size: 2}))
+	if err := m.add(Entry{Kind: KindFile, Path: "b", Size: 1}); err == nil || m.bytes != maxBytes {
+		t.Errorf("one byte more: %v, %d bytes", err, m.bytes)
+	}
+}
+
 func TestNamesForWindows(t *testing.T) {
 	t.Parallel()
 	n := naming{windows: true, folds: true}

@@ -115,7 +115,7 @@ func parseOffer(b []byte) (o offer, err error) {
 	o.name = c.string(maxName)
 	o.entries = int(c.number(maxEntries))
 	o.files = int(c.number(uint64(o.entries)))
-	o.bytes = int64(c.number(1 << 62))
+	o.bytes = int64(c.number(maxBytes))
 	switch {
 	case o.roots < 1 || o.entries < o.roots:
 		c.failed = true
@@ -214,7 +214,7 @@ func parseAccept(b []byte) (streams int, err error) {
 
 func parseGot(b []byte) (bytes int64, err error) {
 	c := cursor{b: b}
-	bytes = int64(c.number(1 << 62))
+	bytes = int64(c.number(maxBytes))
 	return bytes, c.end()
 }
 
