@@ -79,7 +79,8 @@ func connect(ctx context.Context, dial Dialer, p *url.URL, target string) (conn 
 	if conn, err = dial(ctx, address(p)); err != nil {
 		return nil, err
 	}
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	raw := conn // conn becomes another one, for TLS
+	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
 	defer func() {
 		if !stop() && err == nil {
 			err = context.Cause(ctx)
