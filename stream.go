@@ -48,6 +48,7 @@ func (l *loop) connect(a node.Action) {
 	n.wg.Go(func() {
 		defer cancel()
 		err := n.stream(ctx, a)
+		n.streams.remove(a.By.Local)
 		n.path.SetSocket(a.By.Local, nil)
 		if !errors.Is(err, rendezvous.ErrCertificate) && !errors.Is(err, tunnel.ErrProxy) {
 			err = nil // that there is nothing needs no reason
@@ -74,7 +75,6 @@ func (n *Node) stream(ctx context.Context, a node.Action) error {
 		n.path.Deliver(a.By.Local, s.Remote(), b)
 		return true
 	}, func() time.Time { return time.Time{} })
-	n.streams.remove(a.By.Local)
 	_ = s.Abort()
 	return err
 }
