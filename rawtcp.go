@@ -220,10 +220,7 @@ func (n *Node) serveTCP(s *sock.Stream, x *handover) {
 		n.cfg.Logger.Debug("no TLS on a connection that was handed over", "peer", x.peer.Short(), "error", err)
 		return
 	}
-	n.handovers.mu.Lock()
-	l := n.handovers.listeners[x.service]
-	n.handovers.mu.Unlock()
-	if l == nil || !l.offer(c) {
+	if !n.handovers.offer(c) {
 		_ = c.Abort()
 	}
 }
@@ -368,11 +365,14 @@ type tcpListener struct {
 	once    sync.Once
 }
 
-func (l *tcpListener) offer(c *TCPConn) bool {
-	select {
-	case <-l.done:
+// offer gives a connection to its listener, if there is one that has room. Under the lock
+// no listener is closed meanwhile, and so nothing waits where nobody will look.
+func (h *handovers) offer(c *TCPConn) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	l := h.listeners[c.service]
+	if l == nil {
 		return false
-	default:
 	}
 	select {
 	case l.queue <- c:
