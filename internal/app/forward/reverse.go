@@ -143,7 +143,9 @@ func (r *runner) check(ctx context.Context, gone func()) {
 	for rest(ctx, checkEvery) {
 		c, err := r.request(ctx, request{op: opAsk, network: r.To.Network, text: r.To.Address})
 		if err == nil {
+			stop := context.AfterFunc(ctx, func() { _ = c.Abort() })
 			_, err = readReply(c)
+			stop()
 			_ = c.Close()
 		}
 		var refused *RefusedError
