@@ -26,6 +26,9 @@ type Config struct {
 	Key peer.Key
 	// Server is the URL that `bodkin serve` prints: bodkin://host:port/SERVERID.
 	Server string
+	// Serverless, if not nil, does without a server: then there is no Server, no relay and no
+	// way but UDP, and it takes the right to open raw sockets.
+	Serverless *Serverless
 
 	// Peers are those who may connect to this node, and learn its addresses
 	// from the server. With nil, everybody who knows this node's ID may. There
@@ -101,9 +104,15 @@ func (c Config) check() (Config, rendezvous.URL, error) {
 	if c.Key.IsZero() {
 		return c, rendezvous.URL{}, errNoKey
 	}
-	server, err := rendezvous.ParseURL(c.Server)
+	var server rendezvous.URL
+	var err error
+	if c.Serverless != nil {
+		err = c.checkServerless()
+	} else if server, err = rendezvous.ParseURL(c.Server); err != nil {
+		err = fmt.Errorf("bodkin: server: %w", err)
+	}
 	if err != nil {
-		return c, server, fmt.Errorf("bodkin: server: %w", err)
+		return c, server, err
 	}
 	for _, t := range c.Transports {
 		if !slices.Contains(Transports(), t) {

@@ -221,8 +221,12 @@ func (k *known) route(overlay netip.Addr) Route {
 }
 
 // WaitRegistered returns when the server knows this node, and that it listens if it
-// does, and to whom, or with the reason why not, as a *[ServerError].
+// does, and to whom, or with the reason why not, as a *[ServerError]. Without a server
+// there is nothing to wait for.
 func (n *Node) WaitRegistered(ctx context.Context) error {
+	if n.cfg.Serverless != nil {
+		return nil
+	}
 	ctx, stop := n.bound(ctx)
 	defer stop()
 	err := n.known.wait(ctx, func() (bool, error) { return n.known.up && n.known.settled, n.known.err })
@@ -236,6 +240,9 @@ func (n *Node) serverReason(ctx context.Context, err error) error {
 	}
 	n.known.mu.Lock()
 	defer n.known.mu.Unlock()
+	if n.cfg.Serverless != nil {
+		return err
+	}
 	if !n.known.up && n.known.err != nil {
 		return n.known.err
 	}
@@ -275,7 +282,11 @@ func reach[T any](ctx context.Context, n *Node, id peer.ID, f func(context.Conte
 		}
 		return len(p.routes) > 0, nil
 	}
-	if err := n.known.wait(ctx, state); err != nil {
+	waiting, enough := n.untilReached(ctx)
+	err := n.known.wait(waiting, state)
+	enough()
+	if err != nil {
+		err = n.unreached(id, err)
 		n.release(overlay)
 		return none, &DialError{id, n.serverReason(ctx, err)}
 	}

@@ -33,7 +33,9 @@ func (n *Node) loop() {
 	l := loop{node: n, timer: time.NewTimer(time.Hour), extra: make(map[punch.Local]*sock.Socket), conns: make(map[punch.Local]*connection), connects: make(map[endpoints]chan struct{})}
 	defer l.end()
 	l.network()
-	l.resolve()
+	if n.cfg.Serverless == nil {
+		l.resolve()
+	}
 	look, clocks := time.NewTicker(networkEvery), time.NewTicker(clocksEvery)
 	defer look.Stop()
 	defer clocks.Stop()
@@ -174,6 +176,8 @@ func (l *loop) do(a node.Action) {
 		n.leaveServer(a.By.Local)
 	case node.AskTCP:
 		n.wg.Go(func() { n.askTCP(a) })
+	case node.Greet:
+		n.greet(a)
 	case node.ConnectPeer:
 		l.connectPeer(a)
 	case node.Resolve:

@@ -34,6 +34,7 @@ type Node struct {
 	sockets  []*sock.Socket
 	streams  streams
 	icmp     []*sock.ICMP
+	beacon   *sock.Beacon                  // without a server
 	echoes   [2]atomic.Pointer[echoServer] // of the sockets for ICMP
 	ports    []tcpPort
 	door     door
@@ -51,6 +52,7 @@ type Node struct {
 	handovers handovers
 
 	resolving atomic.Bool
+	beaconing sync.Once
 	mapping   sync.Once
 
 	ctx    context.Context // ends with the node
@@ -83,7 +85,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		n.cancel(err)
 		return nil, err
 	}
-	if err := n.openICMP(ctx); err != nil {
+	if err := errors.Join(n.openICMP(ctx), n.openBeacon(ctx)); err != nil {
 		n.closeSockets()
 		n.cancel(err)
 		return nil, err
@@ -116,6 +118,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	n.core = node.New(node.Config{
 		Key: cfg.Key, Server: url.ID, Instance: n.instance, Peers: cfg.Peers,
 		Abilities: n.abilities(), Traffic: n.path.RouteTraffic,
+		Serverless: cfg.Serverless != nil, At: cfg.at(),
 	})
 	n.run()
 	return n, nil
@@ -211,6 +214,9 @@ func (n *Node) ListenPacket(service string) (net.PacketConn, error) {
 func (n *Node) accept() {
 	if n.known.accept() {
 		n.tell(node.Input{Op: node.Accept})
+		if n.beacon != nil {
+			n.beaconing.Do(n.keepBeacon)
+		}
 	}
 }
 
@@ -297,5 +303,8 @@ func (n *Node) closeSockets() {
 	}
 	for _, s := range n.icmp {
 		_ = s.Close()
+	}
+	if n.beacon != nil {
+		_ = n.beacon.Close()
 	}
 }

@@ -29,7 +29,7 @@ func (n *Node) NAT() nat.Report {
 // Status is a snapshot of what the node knows.
 func (n *Node) Status() Status {
 	s := Status{
-		ID: n.ID(), Server: n.url.String(), Since: n.started, Services: n.sessions.Services(),
+		ID: n.ID(), Server: n.server(), Since: n.started, Services: n.sessions.Services(),
 		Ignored: n.ignored(),
 	}
 	prefixes, _ := n.cfg.Network.Prefixes()

@@ -2,6 +2,8 @@ package cli
 
 import (
 	"context"
+	"fmt"
+	"net/netip"
 
 	"bodkin"
 	"bodkin/internal/app/pipe"
@@ -12,6 +14,7 @@ import (
 
 func (a *app) dialCommand() *cobra.Command {
 	var tcp bool
+	var serverless string
 	c := &cobra.Command{
 		Use:   "dial PEER [SERVICE]",
 		Short: "Connect standard input and output to a peer",
@@ -23,6 +26,10 @@ SERVICE is "pipe" if it is not given, as for listen.
 With --tcp it is plain TLS over TCP, through a hole that is punched by TCP: as fast as
 the system's own, and without the relay, another route or a second chance. It takes a
 node of its own. listen takes such connections as well.
+
+With --serverless the peer is found without a server: it listens with --serverless too,
+behind a NAT whose public address is ADDRESS. This machine needs a public address of its
+own, and the right to open raw sockets.
 
 As ssh's ProxyCommand, with 'bodkin listen --keep --exec "/usr/sbin/sshd -i" ssh'
 at the other end:
@@ -39,6 +46,15 @@ at the other end:
 			if err != nil {
 				return err
 			}
+			if serverless != "" {
+				at, err := endpointOrAddress(serverless)
+				if err != nil {
+					return &codeError{codeUsage, fmt.Errorf("--serverless: %w", err)}
+				}
+				if err := a.withoutServer(&bodkin.Serverless{Peers: map[peer.ID]netip.AddrPort{id: at}}); err != nil {
+					return err
+				}
+			}
 			if tcp {
 				return a.dialTCP(c.Context(), id, name)
 			}
@@ -54,6 +70,8 @@ at the other end:
 		},
 	}
 	a.addNodeFlags(c)
+	c.Flags().StringVar(&serverless, "serverless", "", fmt.Sprintf("`ADDRESS[:PORT]` at which the peer listens without a server (default port: %d)", bodkin.ServerlessPort))
+	c.MarkFlagsMutuallyExclusive("serverless", "tcp")
 	c.Flags().BoolVar(&tcp, "tcp", false, "plain TLS over TCP through a hole, nothing else")
 	return c
 }

@@ -29,6 +29,7 @@ type listenFlags struct {
 
 func (a *app) listenCommand() *cobra.Command {
 	var f listenFlags
+	var serverless bool
 	c := &cobra.Command{
 		Use:   "listen [SERVICE]",
 		Short: "Wait for a peer and connect it to standard input and output",
@@ -47,6 +48,10 @@ second listen with the same key takes its place, and ends it. Where bodkin up ru
 the node of this key, listen goes through that: then those whom it lets in may
 connect, and those of --allow.
 
+With --serverless it registers nowhere: it keeps its NAT open for a message that
+'bodkin dial --serverless ADDRESS PEER' forges, and both punch by UDP. It takes the right
+to open raw sockets, and a NAT that keeps the identifiers of pings, as Linux does.
+
 It tells standard error when it can be reached: with --json as an object with id,
 server, service, and open, which is true if everybody may connect.`,
 		Example: `  bodkin listen > file
@@ -62,11 +67,16 @@ server, service, and open, which is true if everybody may connect.`,
 					return &codeError{codeUsage, fmt.Errorf("--exec: %w", err)}
 				}
 			}
+			if serverless {
+				if err := a.withoutServer(&bodkin.Serverless{}); err != nil {
+					return err
+				}
+			}
 			allow, err := a.allowed(f.allow)
 			if err != nil {
 				return err
 			}
-			if n := a.runningUp(c.Context()); n != nil {
+			if n := a.runningUp(c.Context()); n != nil && !serverless {
 				return a.listenThrough(c.Context(), n, allow, f)
 			}
 			cfg, err := a.config()
@@ -79,6 +89,7 @@ server, service, and open, which is true if everybody may connect.`,
 	}
 	a.addNodeFlags(c)
 	f.allow.add(c)
+	c.Flags().BoolVar(&serverless, "serverless", false, fmt.Sprintf("be found without a server, by those who know this machine's public address (port: %d)", bodkin.ServerlessPort))
 	c.Flags().BoolVar(&f.keep, "keep", false, "after a connection, take the next one")
 	c.Flags().StringVar(&f.exec, "exec", "", "`COMMAND` to connect a peer with (default: standard input and output)")
 	return c
@@ -100,7 +111,7 @@ func (a *app) listen(ctx context.Context, cfg bodkin.Config, f listenFlags) erro
 	waiting, cancel := context.WithTimeout(ctx, registerTime)
 	defer cancel()
 	l, err := own.Listen(waiting, f.service)
-	if err == nil {
+	if err == nil && cfg.Serverless == nil {
 		l, err = alsoTCP(n, l, f.service)
 	}
 	if err != nil {
@@ -205,6 +216,9 @@ func (a *app) greet(g greeting) {
 	}
 	a.say("peer ID: %s", g.ID)
 	command := []string{"bodkin dial --server", g.Server, g.ID.String()}
+	if g.Server == "" {
+		command = []string{"bodkin dial --serverless ADDRESS", g.ID.String()}
+	}
 	if g.Service != defaultService {
 		command = append(command, g.Service)
 	}

@@ -32,6 +32,7 @@ type nodeFlags struct {
 	port       uint16
 	noPortMap  bool
 	events     string
+	serverless *bodkin.Serverless // of listen and dial: no server
 }
 
 // registerTime is how long a command waits for its server.
@@ -95,7 +96,9 @@ func (a *app) config() (bodkin.Config, error) {
 	c := bodkin.Config{
 		Server: a.node.server, Transports: a.node.transports, ServerVia: a.node.via, Port: a.node.port, NoPortMap: a.node.noPortMap, Logger: a.logger(),
 	}
-	if c.Server == "" {
+	if c.Serverless = a.node.serverless; c.Serverless != nil {
+		c.Server = "" // the one of the environment is for other commands
+	} else if c.Server == "" {
 		return c, &codeError{codeUsage, errors.New(
 			"no server: give its URL with --server or in BODKIN_SERVER, or as server in the configuration file, as `bodkin serve` prints it")}
 	}

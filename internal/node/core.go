@@ -18,10 +18,13 @@ import (
 
 // Config is what a Core is made of.
 type Config struct {
-	Key      peer.Key
-	Server   peer.ID
-	Instance uint64    // drawn at random by each process
-	Peers    []peer.ID // who may be introduced to us; nil: anybody
+	Key    peer.Key
+	Server peer.ID
+	// Serverless is set where there is no server: At are then the endpoints of peers.
+	Serverless bool
+	At         map[peer.ID]netip.AddrPort
+	Instance   uint64    // drawn at random by each process
+	Peers      []peer.ID // who may be introduced to us; nil: anybody
 	// Abilities are the kinds of holes to punch, of those that the driver can; with 0,
 	// everything stays on the relay.
 	Abilities punch.Abilities
@@ -66,6 +69,8 @@ const (
 	// Accepted is the first packet, Data, on a connection By that came in. Where no peer
 	// takes it, Unbind follows.
 	Accepted
+	// Greeted is a hello, Data, that came from the address of From, without a server.
+	Greeted
 	// Dial says that somebody wants to reach ID; Release of an Overlay that
 	// nobody does any more; Retain that a session with it is open.
 	Dial
@@ -110,6 +115,8 @@ const (
 	// AskTCP asks to send Data to By.To by a TCP connection of its own, from any port,
 	// and to close that after the answer. SeenTCP follows.
 	AskTCP
+	// Greet asks to send the hello Data to the peer ID, behind the NAT at By.To.
+	Greet
 	// Resolve asks to look the server's name up again.
 	Resolve
 	// Servers names the endpoints that relayed data may come from.
@@ -254,7 +261,9 @@ func New(cfg Config) *Core {
 	if cfg.Profile != nil && cfg.Abilities != 0 {
 		c.self.Side.Profile = *cfg.Profile
 	}
-	c.newAgent()
+	if c.up = cfg.Serverless; !c.up {
+		c.newAgent()
+	}
 	return c
 }
 
@@ -262,6 +271,7 @@ func New(cfg Config) *Core {
 // be called again at next; a zero next means that only an input matters.
 func (c *Core) Step(now time.Time, in Input, out []Action) (actions []Action, next time.Time) {
 	c.now, c.out = now, out
+	c.stamp()
 	c.age()
 	c.ageTCP()
 	switch in.Op {
@@ -286,6 +296,8 @@ func (c *Core) Step(now time.Time, in Input, out []Action) (actions []Action, ne
 		c.accepted(in)
 	case SeenTCP:
 		c.seenTCP(in)
+	case Greeted:
+		c.greeted(in)
 	case Dial:
 		c.dial(in.ID)
 	case Release:

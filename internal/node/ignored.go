@@ -24,6 +24,8 @@ const (
 	forgedMessage    // changed, or not the server's
 	replayedMessage
 	strangeMessage // an answer to nothing that we asked the server
+	staleHello     // of another time, by its sender's clock or ours
+	tooManyHello   // more than are opened in that time
 	strayLetter    // at a nameplate where we do not wait
 	reasons
 )
@@ -44,6 +46,8 @@ var reasonWords = [reasons]string{
 	forgedMessage:    "forged-server-message",
 	replayedMessage:  "replayed-server-message",
 	strangeMessage:   "strange-server-message",
+	staleHello:       "stale-hello",
+	tooManyHello:     "too-many-hellos",
 	strayLetter:      "stray-letter",
 }
 

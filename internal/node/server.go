@@ -24,6 +24,9 @@ func (c *Core) newAgent() {
 
 // tell steps the agent and passes on what it wants.
 func (c *Core) tell(in rendezvous.AgentInput) {
+	if c.agent == nil {
+		return // there is no server
+	}
 	before := c.agent.Stats()
 	var out []rendezvous.AgentAction
 	out, c.agentNext = c.agent.Step(c.now, in, nil)
@@ -79,6 +82,10 @@ func (c *Core) close() {
 
 // ask passes a peer's wish to be introduced to the agent.
 func (c *Core) ask(m *member, offer []byte) {
+	if c.cfg.Serverless {
+		c.greet(m, offer)
+		return
+	}
 	c.token++
 	c.asks[c.token] = m
 	c.tell(rendezvous.AgentInput{Op: rendezvous.AgentAsk, Token: c.token, Target: m.peer.ID, Offer: offer})
@@ -239,16 +246,29 @@ const maxOrigins = 4096
 // did not seal, for us and for this server, is refused: the server may have made
 // it up. So is one that we had: the server may have kept it.
 func (c *Core) asked(a rendezvous.AgentAction) {
-	from, content, err := c.cfg.Key.Open(wire.OfferPurpose, c.cfg.Server[:], a.Party.Offer)
-	if err != nil || from != a.Party.ID || from == c.cfg.Key.ID() {
+	from, offer, err := c.openOffer(a.Party.Offer)
+	if err != nil || from != a.Party.ID || offer.Instance != a.Party.Instance {
 		c.ignored.add(forgedOffer, 1)
 		return
 	}
-	offer, err := wire.ParseOffer(content)
-	if err != nil || offer.Instance != a.Party.Instance {
-		c.ignored.add(forgedOffer, 1)
-		return
+	c.offered(a.Party, offer, relayKey(a.To, a.Channel))
+}
+
+// openOffer opens what a peer sealed for us, and not we ourselves.
+func (c *Core) openOffer(box []byte) (from peer.ID, offer wire.Offer, err error) {
+	from, content, err := c.cfg.Key.Open(wire.OfferPurpose, c.cfg.Server[:], box)
+	if err == nil && from == c.cfg.Key.ID() {
+		err = errSelf
 	}
+	if err == nil {
+		offer, err = wire.ParseOffer(content)
+	}
+	return from, offer, err
+}
+
+// offered begins to punch after an offer that is its sender's, and new.
+func (c *Core) offered(party wire.Party, offer wire.Offer, by path.Key) {
+	from := party.ID
 	if !c.allowed(from) {
 		c.ignored.add(notAllowed, 1)
 		return
@@ -273,9 +293,9 @@ func (c *Core) asked(a rendezvous.AgentAction) {
 	if !m.released.IsZero() {
 		m.released = c.now
 	}
-	c.trying(m, a.Party)
+	c.trying(m, party)
 	before := m.peer.Ignored()
-	c.step(m, path.Input{Op: path.Asked, By: relayKey(a.To, a.Channel), Party: a.Party, Offer: offer})
+	c.step(m, path.Input{Op: path.Asked, By: by, Party: party, Offer: offer})
 	if m.peer.Ignored() != before {
 		c.ignored.add(malformedOffer, 1)
 	}

@@ -118,7 +118,9 @@ func (p *Peer) asked(in Input) {
 	other.ID, other.Observed, other.ObservedTCP = p.ID, in.Party.Observed, in.Party.ObservedTCP
 	p.lastSeen, p.Instance, p.absent = in.Offer.Counter, in.Offer.Instance, false
 	p.event(Happening{Kind: WasIntroduced, Endpoints: in.Party.Observed})
-	p.addRoute(Route{Key: in.By, Since: p.now})
+	if in.By.Channel != 0 { // a server introduced us
+		p.addRoute(Route{Key: in.By, Since: p.now})
+	}
 	p.punch(false, in.Offer.Nonce, p.self.Side, other)
 }
 

@@ -118,7 +118,7 @@ func OpenICMP(ctx context.Context, n Network, udp *Socket) (*ICMP, error) {
 		opened: make(map[netip.AddrPort]opened), sources: make(map[netip.Addr]source),
 	}
 	err := in.Do(func() (err error) {
-		if c.conn, err = listenRaw(ctx, c.v4); err == nil {
+		if c.conn, err = listenRaw(ctx, c.v4, icmp.Filter(c.v4, magic)); err == nil {
 			c.raw = true
 			return nil
 		}

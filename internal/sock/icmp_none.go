@@ -7,10 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
+
+	"golang.org/x/net/bpf"
 )
 
 var errNoICMP = fmt.Errorf("ICMP on this system: %w", errors.ErrUnsupported)
 
-func listenRaw(context.Context, bool) (net.PacketConn, error) { return nil, errNoICMP }
+func listenRaw(context.Context, bool, []bpf.Instruction) (net.PacketConn, error) {
+	return nil, errNoICMP
+}
 
 func listenPing(bool) (net.PacketConn, error) { return nil, errNoICMP }

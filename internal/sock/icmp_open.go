@@ -6,17 +6,15 @@ import (
 	"context"
 	"net"
 
-	"bodkin/internal/icmp"
-
 	"golang.org/x/net/bpf"
 	xicmp "golang.org/x/net/icmp"
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
 )
 
-// listenRaw opens a socket for all of ICMP that carries our magic. Where the system
-// cannot filter, we do.
-func listenRaw(ctx context.Context, v4 bool) (net.PacketConn, error) {
+// listenRaw opens a socket for what a filter lets in of ICMP. Where the system cannot
+// filter, we do.
+func listenRaw(ctx context.Context, v4 bool, filter []bpf.Instruction) (net.PacketConn, error) {
 	network, all := "ip4:icmp", "0.0.0.0"
 	if !v4 {
 		network, all = "ip6:ipv6-icmp", "::"
@@ -26,7 +24,7 @@ func listenRaw(ctx context.Context, v4 bool) (net.PacketConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	program, err := bpf.Assemble(icmp.Filter(v4, magic))
+	program, err := bpf.Assemble(filter)
 	if err != nil {
 		_ = c.Close()
 		return nil, err
