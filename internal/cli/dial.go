@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -29,7 +30,8 @@ node of its own. listen takes such connections as well.
 
 With --serverless the peer is found without a server: it listens with --serverless too,
 behind a NAT whose public address is ADDRESS. This machine needs a public address of its
-own, and the right to open raw sockets.
+own, and the right to open raw sockets. --server, --server-via and --transports count
+for nothing then.
 
 As ssh's ProxyCommand, with 'bodkin listen --keep --exec "/usr/sbin/sshd -i" ssh'
 at the other end:
@@ -47,13 +49,14 @@ at the other end:
 				return err
 			}
 			if serverless != "" {
+				if tcp {
+					return &codeError{codeUsage, errors.New("--serverless goes without --tcp: without a server a hole is punched by UDP alone")}
+				}
 				at, err := endpointOrAddress(serverless)
 				if err != nil {
 					return &codeError{codeUsage, fmt.Errorf("--serverless: %w", err)}
 				}
-				if err := a.withoutServer(&bodkin.Serverless{Peers: map[peer.ID]netip.AddrPort{id: at}}); err != nil {
-					return err
-				}
+				a.withoutServer(&bodkin.Serverless{Peers: map[peer.ID]netip.AddrPort{id: at}})
 			}
 			if tcp {
 				return a.dialTCP(c.Context(), id, name)
@@ -71,7 +74,6 @@ at the other end:
 	}
 	a.addNodeFlags(c)
 	c.Flags().StringVar(&serverless, "serverless", "", fmt.Sprintf("`ADDRESS[:PORT]` at which the peer listens without a server (default port: %d)", bodkin.ServerlessPort))
-	c.MarkFlagsMutuallyExclusive("serverless", "tcp")
 	c.Flags().BoolVar(&tcp, "tcp", false, "plain TLS over TCP through a hole, nothing else")
 	return c
 }

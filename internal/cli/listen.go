@@ -51,6 +51,7 @@ connect, and those of --allow.
 With --serverless it registers nowhere: it keeps its NAT open for a message that
 'bodkin dial --serverless ADDRESS PEER' forges, and both punch by UDP. It takes the right
 to open raw sockets, and a NAT that keeps the identifiers of pings, as Linux does.
+--server, --server-via and --transports count for nothing then.
 
 It tells standard error when it can be reached: with --json as an object with id,
 server, service, and open, which is true if everybody may connect.`,
@@ -68,15 +69,13 @@ server, service, and open, which is true if everybody may connect.`,
 				}
 			}
 			if serverless {
-				if err := a.withoutServer(&bodkin.Serverless{}); err != nil {
-					return err
-				}
+				a.withoutServer(&bodkin.Serverless{})
 			}
 			allow, err := a.allowed(f.allow)
 			if err != nil {
 				return err
 			}
-			if n := a.runningUp(c.Context()); n != nil && !serverless {
+			if n := a.runningUp(c.Context()); n != nil {
 				return a.listenThrough(c.Context(), n, allow, f)
 			}
 			cfg, err := a.config()

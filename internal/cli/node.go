@@ -175,6 +175,9 @@ func (a *app) running(ctx context.Context) control.Node {
 	if slices.ContainsFunc(a.given, func(name string) bool { return name != "key" && name != "server" }) {
 		return nil
 	}
+	if a.node.serverless != nil {
+		return nil // it has a server
+	}
 	path, err := keyFile(a.node.key, "node.key")
 	if err != nil {
 		return nil

@@ -4,20 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 
 	"bodkin"
 )
 
-// withoutServer makes the node one without a server, and finds what contradicts that.
-func (a *app) withoutServer(s *bodkin.Serverless) error {
-	for _, name := range []string{"server", "server-via", "transports"} {
-		if slices.Contains(a.given, name) {
-			return &codeError{codeUsage, fmt.Errorf("--serverless goes without --%s: there is no server then, and no way but UDP", name)}
-		}
-	}
+// withoutServer makes the node one without a server, whatever settings say of servers for
+// other commands.
+func (a *app) withoutServer(s *bodkin.Serverless) {
 	a.node.serverless, a.node.transports, a.node.via = s, nil, ""
-	return nil
 }
 
 // endpointOrAddress reads where a peer is; without a port, that is 0.
