@@ -98,8 +98,10 @@ const (
 	// tells whether there will be one.
 	holeTime  = 20 * time.Second
 	justBegun = 2 * time.Second
-	// maxHandovers bounds those that peers have asked for and not begun.
-	maxHandovers = 256
+	// maxHandovers bounds those that are asked for and not begun, and handoversOfPeer
+	// those that one peer asks for, so that it leaves room for others.
+	maxHandovers    = 256
+	handoversOfPeer = 32
 	// tcpBacklog is how many connections wait for Accept.
 	tcpBacklog = 64
 )
@@ -122,7 +124,7 @@ type handovers struct {
 func (h *handovers) add(t wire.Token, x *handover) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.pending) >= maxHandovers {
+	if len(h.pending) >= maxHandovers || !x.asked && h.askedBy(x.peer) >= handoversOfPeer {
 		return false
 	}
 	if h.pending == nil {
@@ -130,6 +132,16 @@ func (h *handovers) add(t wire.Token, x *handover) bool {
 	}
 	h.pending[t] = x
 	return true
+}
+
+// askedBy is how many a peer has asked for. Under the lock.
+func (h *handovers) askedBy(id peer.ID) (n int) {
+	for _, x := range h.pending {
+		if !x.asked && x.peer == id {
+			n++
+		}
+	}
+	return n
 }
 
 func (h *handovers) remove(t wire.Token) {
