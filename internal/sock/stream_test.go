@@ -168,8 +168,8 @@ func stalledTLS(t *testing.T) *Stream {
 	server := tls.Server(near, &tls.Config{
 		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: private}}, SessionTicketsDisabled: true,
 	})
-	go func() { _ = tls.Client(far, &tls.Config{InsecureSkipVerify: true}).Handshake() }()
-	if err := server.Handshake(); err != nil {
+	go func() { _ = tls.Client(far, &tls.Config{InsecureSkipVerify: true}).HandshakeContext(t.Context()) }()
+	if err := server.HandshakeContext(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	return NewStream(server, netip.AddrPort{}, counted, nil)
