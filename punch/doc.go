@@ -15,6 +15,8 @@
 //	memory.go    what earlier attempts taught
 //	engine.go    the state machine: no I/O, no clock, no goroutine
 //	udp.go       UDP hole punching: probes, answers, triggered checks, pacing
+//	tcp.go       TCP hole punching: both sides connect at the same moment
+//	icmp.go      ICMP hole punching: in pings and in errors
 //	route.go     a confirmed route: keepalive, liveness, loss
 //	candidate.go endpoints, and how a side describes itself
 //

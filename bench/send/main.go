@@ -1,3 +1,5 @@
+//go:build linux
+
 // Send measures `bodkin send` over a hole, next to scp in the same namespaces and in one
 // run:
 //
