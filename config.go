@@ -19,8 +19,8 @@ import (
 	"bodkin/rendezvous"
 )
 
-// Config says how a node is. Key and Server are needed; every other zero value
-// is a default.
+// Config says how a node is. Key is needed, and Server but for a node that is Serverless;
+// every other zero value is a default.
 type Config struct {
 	// Key is who this node is.
 	Key peer.Key

@@ -24,5 +24,10 @@
 //	id, err := invitation.Wait(ctx)             // here
 //	id, err := node.Join(ctx, code)             // there
 //
+// Holes are punched by UDP, by TCP, and where nothing better gets through by ICMP; the
+// server is reached over TCP and TLS, too, where UDP is blocked. [Node.DialTCP] has a
+// hole by TCP for itself: plain TLS, on the system's own connection. [Config].Serverless
+// does without a server where one side has a public address.
+//
 // Run a server with `bodkin serve`, or embed bodkin/rendezvous.
 package bodkin

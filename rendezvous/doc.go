@@ -16,6 +16,8 @@
 //	binding.go   STUN for everybody: plain Binding, and RFC 5780
 //	classic.go   the same for RFC 3489's clients
 //	stream.go    the same over TCP and TLS
+//	tls.go       what hides it there
+//	icmp.go      the same in pings
 //	origin.go    which sockets answer in place of which
 //	limit.go     rates and prefixes
 //	reach.go     a check from outside of a port that a router mapped

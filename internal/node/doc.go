@@ -8,6 +8,9 @@
 //	member.go  the peers: who is known under which overlay address
 //	measure.go which NAT this node is behind
 //	reserve.go a second socket behind a NAT that keeps early packets
+//	stream.go  connections to the server, and when one is worth having
+//	tcp.go     connections by which peers punch; tcp_measure.go how our NAT gives them ports
+//	icmp.go    the sockets for ICMP, and the identifiers that the server sees
 //	pairing.go codes by which two who do not know each other yet meet
 //	ignored.go what was not believed, and why
 package node

@@ -3,6 +3,7 @@
 // moment, through a hole or through the relay.
 //
 //	peer.go    what is known of one peer: a state machine without I/O or clock
+//	introduce.go when to be introduced, and what begins then
 //	account.go what came of the attempts to open a hole, for people to read
 //	choose.go  which of two routes is better (a pure function)
 //	heal.go    routes as they come and go

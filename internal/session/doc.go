@@ -4,6 +4,8 @@
 //	manager.go  who is connected: dial, accept, find, close
 //	tls.go      identity: the certificate's key must be the peer's
 //	connid.go   connection IDs that tell who dialled
+//	session.go  one connection: its streams, and who takes them
+//	tcp.go      TLS on a connection over TCP that was handed over
 //	stream.go   a stream as a net.Conn
 //	header.go   what a stream begins with, and what datagrams do
 //	datagram.go unreliable flows

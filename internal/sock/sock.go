@@ -9,6 +9,7 @@
 //	tcp.go     many TCP connections and a listener on one port
 //	outbox.go  what waits for a connection, and never makes anybody wait
 //	stream.go  packets over one connection
+//	icmp_…     sockets for ICMP: what may be opened, and at what rate they send
 //	watch_…    how it tells that it changes
 //	sock_…     what only some systems can do
 package sock
