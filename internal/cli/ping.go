@@ -41,7 +41,7 @@ which endpoint, and after how long. A listening node answers whatever its
 services are. With --until-direct it ends with 0 at the first answer over a
 direct route, and with 1 when the time is up.
 
-With --json it prints an object an answer: route (relay, udp), endpoint (where
+With --json it prints an object an answer: route (relay, udp, tcp, icmp), endpoint (where
 packets to the peer go), rtt_ms, and elapsed_ms since it began to connect, after
 its own registration.`,
 		Example: "  bodkin ping PEER\n  bodkin ping --count 3 --json PEER\n  bodkin ping --until-direct --timeout 10s PEER",

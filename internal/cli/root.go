@@ -44,8 +44,9 @@ Every flag can be given in the environment too: --server as BODKIN_SERVER,
 --relay-rate as BODKIN_RELAY_RATE, a list with commas; those of a node in the
 configuration file as well: see bodkin help config. A flag wins over its variable,
 and that over the file. Keys are made at first use, in the configuration folder.
-Peers are named by their IDs, or as in the address book: see bodkin peer. Logs go
-to standard error. See also: bodkin help exit-codes`
+Peers are named by their IDs, or as in the address book: see bodkin peer, and to
+fill it by a code bodkin invite. Logs go to standard error. See also:
+bodkin help exit-codes`
 
 // Main runs the command line and returns the exit code.
 func Main(args []string, in io.Reader, out, errOut io.Writer) int {

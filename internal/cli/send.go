@@ -62,7 +62,8 @@ that change while they are sent are reported, and kept apart at the other side.
 Links that lead out of what is sent are left out.
 
 The codes are all that stands on standard output. With --json it prints an object an
-event, with event, peer and more: code (with until, and server), waiting (with reason), begun, route (direct or relayed), progress (bytes in all, done, kept of an
+event, with event, peer and more: code (with until, and server), waiting (with
+reason), begun, route (direct or relayed), progress (bytes in all, done, kept of an
 earlier time, sent, bytes_per_s, left_s), done, failed.`,
 		Example: `  bodkin send photos notes.txt
   bodkin send --receivers 3 --expires 1h slides.pdf

@@ -11,6 +11,7 @@
 //	stream.go  connections to the server, and when one is worth having
 //	tcp.go     connections by which peers punch; tcp_measure.go how our NAT gives them ports
 //	icmp.go    the sockets for ICMP, and the identifiers that the server sees
+//	serverless.go a peer that is found without a server
 //	pairing.go codes by which two who do not know each other yet meet
 //	ignored.go what was not believed, and why
 package node
