@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"flag"
 	"io"
 	"net/netip"
+	"runtime"
+	"strconv"
 	"testing"
 	"time"
 
@@ -15,7 +18,14 @@ import (
 	"bodkin/rendezvous"
 )
 
-func TestMain(m *testing.M) { netbed.Main(m) }
+func TestMain(m *testing.M) {
+	// A lab waits more than it computes: for links that take their time.
+	flag.Parse()
+	if p := flag.Lookup("test.parallel"); p.Value.String() == p.DefValue {
+		_ = p.Value.Set(strconv.Itoa(3 * runtime.GOMAXPROCS(0)))
+	}
+	netbed.Main(m)
+}
 
 // homes is a lab of two homes with a server in it.
 type homes struct {

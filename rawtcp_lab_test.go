@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"testing"
 
 	"bodkin"
@@ -85,12 +86,15 @@ func TestPlainConnectionThroughTwoNATs(t *testing.T) {
 
 func TestPlainConnectionThatIsNotToBeHad(t *testing.T) {
 	t.Parallel()
-	h := startHomes(t, natlab.Options{PresetA: natlab.SymmetricRandom, PresetB: natlab.SymmetricRandom}, rendezvous.Limits{})
-	a, b := h.node(t, "a", tcpOnly), h.node(t, "b", bodkin.Config{})
+	h := startHomes(t, natlab.Options{}, rendezvous.Limits{})
+	a, b := h.node(t, "a", bodkin.Config{Transports: []string{"udp"}}), h.node(t, "b", bodkin.Config{})
 	echo(t, b, "echo")
 	ctx := testContext(t)
-	if _, err := a.DialTCP(ctx, b.ID(), "plain"); !errors.Is(err, bodkin.ErrNoTCP) {
-		t.Errorf("between two NATs that take any port: %v", err)
+	if err := b.WaitRegistered(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.DialTCP(ctx, b.ID(), "plain"); !errors.Is(err, bodkin.ErrNoTCP) || !strings.Contains(err.Error(), "reached by udp") {
+		t.Errorf("by a node that punches by UDP: %v", err)
 	}
 	if _, err := a.DialTCP(ctx, b.ID(), ""); err == nil {
 		t.Error("to a service without a name")

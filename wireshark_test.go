@@ -17,6 +17,8 @@ import (
 	"bodkin/internal/wire"
 	"bodkin/natlab"
 	"bodkin/rendezvous"
+
+	"github.com/pion/stun/v3"
 )
 
 // dissected is what Wireshark makes of a UDP packet.
@@ -82,10 +84,13 @@ func wireshark(t *testing.T, capture string) []dissected {
 // ours are the attributes that Wireshark has no name for, and says so. STUN has no
 // private numbers; these are unassigned.
 var ours = func() map[string]bool {
-	out := map[string]bool{fmt.Sprintf("0x%04x", uint16(wire.AttrOtherPorts)): true}
-	for a := wire.AttrHandle; a <= wire.AttrMoves; a++ {
-		out[fmt.Sprintf("0x%04x", uint16(a))] = true
+	out := make(map[string]bool)
+	add := func(a stun.AttrType) { out[fmt.Sprintf("0x%04x", uint16(a))] = true }
+	for a := wire.AttrHandle; a <= wire.AttrArrived; a++ {
+		add(a)
 	}
+	add(wire.AttrOtherPorts)
+	add(wire.AttrToken)
 	return out
 }()
 
