@@ -37,6 +37,7 @@ var rooms = map[string][]string{
 
 	"internal/tunnel":            {},
 	"internal/tunnel/tunneltest": {"internal/tunnel"},
+	"internal/testmain":          {},
 
 	"internal/path":    {"peer", "internal/wire", "nat", "punch", "internal/sock"},
 	"internal/session": {"peer", "internal/wire", "nat", "punch", "internal/path"},

@@ -4,26 +4,20 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"flag"
 	"io"
 	"net/netip"
-	"runtime"
-	"strconv"
 	"testing"
 	"time"
 
 	"bodkin"
+	"bodkin/internal/testmain"
 	"bodkin/natlab"
 	"bodkin/natlab/netbed"
 	"bodkin/rendezvous"
 )
 
 func TestMain(m *testing.M) {
-	// A lab waits more than it computes: for links that take their time.
-	flag.Parse()
-	if p := flag.Lookup("test.parallel"); p.Value.String() == p.DefValue {
-		_ = p.Value.Set(strconv.Itoa(3 * runtime.GOMAXPROCS(0)))
-	}
+	testmain.MoreAtOnce()
 	netbed.Main(m)
 }
 

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"bodkin/internal/testmain"
 	"bodkin/natlab"
 	"bodkin/natlab/netbed"
 	"bodkin/portmap"
@@ -28,7 +29,10 @@ import (
 // The bed of the tests against a real daemon: a home whose router is a namespace
 // with Linux's own NAT, and miniupnpd in it.
 
-func TestMain(m *testing.M) { netbed.Main(m) }
+func TestMain(m *testing.M) {
+	testmain.MoreAtOnce()
+	netbed.Main(m)
+}
 
 // daemonOptions are what miniupnpd is told.
 type daemonOptions struct {

@@ -87,14 +87,24 @@ func (a *app) readFile() (*config.Config, error) {
 	return c, c.CheckSettings(settings())
 }
 
+// noteGiven notes which settings the command line has: who gives some means a node of
+// his own, where another one runs. What the environment says holds for all.
+func (a *app) noteGiven(flags *pflag.FlagSet) {
+	flags.Visit(func(f *pflag.Flag) {
+		if isSetting(f) {
+			a.given = append(a.given, f.Name)
+		}
+	})
+}
+
 // fromFile sets the flags that neither the command line nor the environment has from
-// the configuration file, and notes which of them were given.
+// the configuration file.
 func (a *app) fromFile(flags *pflag.FlagSet) error {
 	used := false
 	flags.VisitAll(func(f *pflag.Flag) {
 		used = used || isSetting(f)
-		if isSetting(f) && f.Changed {
-			a.given = append(a.given, f.Name)
+		if f.Name == "server" && f.Changed && !slices.Contains(a.given, f.Name) {
+			a.given = append(a.given, f.Name) // it says which node is meant, wherever it stands
 		}
 	})
 	if !used {

@@ -103,6 +103,7 @@ func (a *app) root() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
+			a.noteGiven(c.Flags())
 			err := fromEnvironment(c.Flags())
 			if err == nil {
 				err = a.fromFile(c.Flags())

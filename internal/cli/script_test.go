@@ -22,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"bodkin/internal/testmain"
 	"bodkin/peer"
 	"bodkin/portmap/portmaptest"
 
@@ -30,6 +31,9 @@ import (
 
 // TestMain lets the test program be bodkin, for scripts that run it.
 func TestMain(m *testing.M) {
+	if strings.HasSuffix(strings.TrimSuffix(os.Args[0], ".exe"), ".test") {
+		testmain.MoreAtOnce()
+	}
 	testscript.Main(m, map[string]func(){
 		"bodkin": func() { os.Exit(Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) },
 	})
