@@ -256,7 +256,9 @@ func (n *Node) plain(s *sock.Stream, x *handover, begin func(net.Conn, *tls.Conf
 // DialTCP connects to a service of a peer by plain TLS 1.3 over TCP, through a hole that
 // the two have punched by TCP. It waits for that hole; where another transport is to be
 // had, none may be punched: leave the others out of Config.Transports. The peer has to
-// listen with [Node.ListenTCP]. The connection is the hole itself: there is one at a time.
+// listen with [Node.ListenTCP]. The connection is the hole itself: there is one at a time,
+// and the next one of the two nodes may have to wait for a minute, for which TCP keeps the
+// endpoints of the last (RFC 9293 §3.6.1).
 func (n *Node) DialTCP(ctx context.Context, id peer.ID, service string) (*TCPConn, error) {
 	if err := CheckService(service); err != nil {
 		return nil, &DialError{id, err}

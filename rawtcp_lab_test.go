@@ -50,7 +50,7 @@ func dialTCP(t *testing.T, a, b *bodkin.Node, l net.Listener) (out, in *bodkin.T
 }
 
 // A hole by TCP becomes TLS over the kernel's own TCP: bytes go both ways, each direction
-// has its end, and afterwards the two can have another one.
+// has its end, and the session beside it goes on. Another node can have one, too.
 func TestPlainConnectionThroughTwoNATs(t *testing.T) {
 	t.Parallel()
 	h := startHomes(t, natlab.Options{}, rendezvous.Limits{})
@@ -77,7 +77,7 @@ func TestPlainConnectionThroughTwoNATs(t *testing.T) {
 	if _, err := a.Ping(testContext(t), b.ID()); err != nil {
 		t.Error(err)
 	}
-	out, in = dialTCP(t, a, b, l)
+	out, in = dialTCP(t, h.node(t, "a", tcpOnly), b, l)
 	_ = out.Abort()
 	if n, err := in.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
 		t.Errorf("a connection that broke off: %d, %v", n, err)
