@@ -83,10 +83,6 @@ func restoreHops(conn net.Conn, is4 bool, usual int) error {
 	})
 }
 
-// notSent is how much the system takes of a connection before it is sent: more would
-// only be late.
-const notSent = 32 << 10
-
 // TuneTCP prepares a connection to carry packets.
 func TuneTCP(conn net.Conn) {
 	t, ok := conn.(*net.TCPConn)

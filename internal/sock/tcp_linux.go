@@ -6,6 +6,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// notSent is how much the system takes of a connection before it is sent: more would
+// only be late.
+const notSent = 32 << 10
+
 // limitUnsent bounds what the system takes before it is sent (tcp(7),
 // TCP_NOTSENT_LOWAT).
 func limitUnsent(fd uintptr) { setUnsent(fd, notSent) }
