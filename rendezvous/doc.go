@@ -22,6 +22,7 @@
 //	limit.go     rates and prefixes
 //	reach.go     a check from outside of a port that a router mapped
 //	agent.go     a node's side of it all, a state machine too
+//	agent_….go   its parts: registering, asking, connections, nameplates, packets
 //
 // docs/protocol.md has every message with its bytes.
 package rendezvous
